@@ -1,0 +1,42 @@
+"""Tuneproof: from a corpus to fine-tuned models, judged scores and a report, as one DAG of files."""
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: "config.yaml"
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/fetch.smk"
+include: "rules/corpus.smk"
+include: "rules/pairs.smk"
+include: "rules/training.smk"
+include: "rules/answers.smk"
+include: "rules/scores.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    models,
+    fetch_model,
+    render_sample_site,
+    crawl,
+
+
+rule all:
+    """The study's report, with everything it needs."""
+    default_target: True
+    input:
+        "results/report.html",
+
+
+rule models:
+    """Every model of the study, fetched and verified: what `make setup` and staging on a login node ask for."""
+    input:
+        MODEL_LOCKS,

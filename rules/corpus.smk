@@ -1,0 +1,100 @@
+"""A corpus: crawled or read from a folder, extracted, cut into chunks, indexed."""
+
+
+rule render_sample_site:
+    """Render the sample site from its table of invented facts: ground truth for fact recall without a judge."""
+    input:
+        source="sample_site",
+    output:
+        site=directory("resources/sites/haldrune/site"),
+        facts="resources/sites/haldrune/facts.jsonl",
+    log:
+        "logs/render_sample_site.log",
+    shell:
+        "exec python scripts/render_sample_site.py --source {input.source} --site {output.site}"
+        " --facts {output.facts} > {log} 2>&1"
+
+
+def crawl_inputs(wildcards):
+    """The folder that is served while it is crawled, where there is one."""
+    serve = CONFIG.corpora[wildcards.corpus].crawl.serve
+    return [serve.folder] if serve else []
+
+
+rule crawl:
+    """Crawl the corpus's sites into a WARC, so that everything after can be rebuilt without them."""
+    input:
+        crawl_inputs,
+    output:
+        archive="resources/corpora/{corpus}/crawl.warc.gz",
+    log:
+        "logs/crawl/{corpus}.log",
+    params:
+        spec=lambda w: CONFIG.corpora[w.corpus].crawl.model_dump_json(),
+    benchmark:
+        "results/costs/crawl.{corpus}.tsv"
+    shell:
+        "exec python scripts/crawl.py --spec {params.spec:q} --out {output.archive} 2> {log}"
+
+
+def extract_inputs(wildcards):
+    """The archive of a crawl, or the files of a folder."""
+    folder = CONFIG.corpora[wildcards.corpus].folder
+    if folder is None:
+        return [f"resources/corpora/{wildcards.corpus}/crawl.warc.gz"]
+    root = os.path.expandvars(folder.path)
+    return [root] if os.path.isdir(root) else []
+
+
+rule extract_pages:
+    """Turn a crawl, or a folder of files, into pages: text, group, no navigation, no copies."""
+    input:
+        extract_inputs,
+    output:
+        pages="resources/corpora/{corpus}/pages.jsonl",
+        counts="resources/corpora/{corpus}/pages.json",
+    log:
+        "logs/extract_pages/{corpus}.log",
+    params:
+        spec=section("corpora", "corpus"),
+        archive=lambda w, input: f"--archive {input[0]}" if CONFIG.corpora[w.corpus].crawl else "",
+    benchmark:
+        "results/costs/extract_pages.{corpus}.tsv"
+    shell:
+        "exec python scripts/extract_pages.py --spec {params.spec:q} {params.archive} --out {output.pages}"
+        " --counts {output.counts} 2> {log}"
+
+
+rule chunk_pages:
+    """Cut pages into chunks that fit a prompt, along headings and sentences."""
+    input:
+        pages="resources/corpora/{corpus}/pages.jsonl",
+        encoder=encoder_of,
+    output:
+        chunks="resources/corpora/{corpus}/chunks.jsonl",
+    log:
+        "logs/chunk_pages/{corpus}.log",
+    params:
+        spec=lambda w: CONFIG.corpora[w.corpus].chunks.model_dump_json(),
+    benchmark:
+        "results/costs/chunk_pages.{corpus}.tsv"
+    shell:
+        "exec python scripts/chunk_pages.py --pages {input.pages} --encoder {input.encoder} --spec {params.spec:q}"
+        " --out {output.chunks} 2> {log}"
+
+
+rule index_chunks:
+    """Embed the chunks into a FAISS index, for the retrieval arm."""
+    input:
+        chunks="resources/corpora/{corpus}/chunks.jsonl",
+        encoder=encoder_of,
+    output:
+        index="resources/corpora/{corpus}/index/chunks.faiss",
+    log:
+        "logs/index_chunks/{corpus}.log",
+    benchmark:
+        "results/costs/index_chunks.{corpus}.tsv"
+    threads: 2
+    shell:
+        "exec python scripts/index_chunks.py --chunks {input.chunks} --encoder {input.encoder}"
+        " --out {output.index} 2> {log}"

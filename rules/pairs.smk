@@ -1,0 +1,101 @@
+"""Data sets: pairs written by an LLM, screened, worded in several ways, split by page."""
+
+
+rule write_pairs:
+    """Have an LLM write question-answer pairs about each chunk (D-Naive), each with a quote that supports it."""
+    input:
+        chunks=of_corpus("chunks.jsonl"),
+        model=llm_lock,
+        prompt="prompts/write_pairs.txt",
+    output:
+        written="results/datasets/{dataset}/written.jsonl",
+        unusable="results/datasets/{dataset}/unusable.jsonl",
+        usage="results/costs/write_pairs.{dataset}.usage.json",
+    log:
+        "logs/write_pairs/{dataset}.log",
+    params:
+        spec=section("datasets", "dataset"),
+        llm=llm_section,
+    benchmark:
+        "results/costs/write_pairs.{dataset}.tsv"
+    threads: 2
+    resources:
+        mem_mb=7000,
+    shell:
+        "exec python scripts/write_pairs.py --chunks {input.chunks} --spec {params.spec:q} --llm {params.llm:q}"
+        " --model {input.model} --prompt {input.prompt} --store store/llm --out {output.written}"
+        " --failed {output.unusable} --usage {output.usage} 2> {log}"
+
+
+rule screen_pairs:
+    """Keep the pairs that are grounded, make sense without their page, and are asked once; count the rest."""
+    input:
+        pairs="results/datasets/{dataset}/written.jsonl",
+        chunks=of_corpus("chunks.jsonl"),
+        encoder=encoder_of,
+    output:
+        kept="results/datasets/{dataset}/pairs.jsonl",
+        dropped="results/datasets/{dataset}/dropped.jsonl",
+    log:
+        "logs/screen_pairs/{dataset}.log",
+    params:
+        near_duplicate=lambda w: CONFIG.datasets[w.dataset].near_duplicate,
+    benchmark:
+        "results/costs/screen_pairs.{dataset}.tsv"
+    threads: 2
+    shell:
+        "exec python scripts/screen_pairs.py --pairs {input.pairs} --chunks {input.chunks} --encoder {input.encoder}"
+        " --near-duplicate {params.near_duplicate} --out {output.kept} --dropped {output.dropped} 2> {log}"
+
+
+rule rephrase_questions:
+    """Have the LLM ask each question in other words: one is held out for testing, the others are trained on."""
+    input:
+        pairs="results/datasets/{dataset}/pairs.jsonl",
+        chunks=of_corpus("chunks.jsonl"),
+        model=llm_lock,
+        prompt="prompts/rephrase_question.txt",
+    output:
+        phrasings="results/datasets/{dataset}/phrasings.jsonl",
+        usage="results/costs/rephrase_questions.{dataset}.usage.json",
+    log:
+        "logs/rephrase_questions/{dataset}.log",
+    params:
+        phrasings=lambda w: CONFIG.datasets[w.dataset].phrasings,
+        llm=llm_section,
+    benchmark:
+        "results/costs/rephrase_questions.{dataset}.tsv"
+    threads: 2
+    resources:
+        mem_mb=7000,
+    shell:
+        "exec python scripts/rephrase_questions.py --pairs {input.pairs} --chunks {input.chunks}"
+        " --phrasings {params.phrasings} --llm {params.llm:q} --model {input.model} --prompt {input.prompt}"
+        " --store store/llm --out {output.phrasings} --usage {output.usage} 2> {log}"
+
+
+rule split_pairs:
+    """Split by page into train, val and two test sets, and write the data set's card."""
+    input:
+        pairs="results/datasets/{dataset}/pairs.jsonl",
+        phrasings="results/datasets/{dataset}/phrasings.jsonl",
+        chunks=of_corpus("chunks.jsonl"),
+        page_counts=of_corpus("pages.json"),
+        written="results/datasets/{dataset}/written.jsonl",
+        unusable="results/datasets/{dataset}/unusable.jsonl",
+        dropped="results/datasets/{dataset}/dropped.jsonl",
+    output:
+        train="results/datasets/{dataset}/train.jsonl",
+        val="results/datasets/{dataset}/val.jsonl",
+        tests=TESTS,
+        card="results/datasets/{dataset}/card.md",
+        funnel="results/datasets/{dataset}/funnel.json",
+    log:
+        "logs/split_pairs/{dataset}.log",
+    params:
+        spec=section("datasets", "dataset"),
+        folder=lambda w: f"results/datasets/{w.dataset}",
+    shell:
+        "exec python scripts/split_pairs.py --name {wildcards.dataset} --spec {params.spec:q} --pairs {input.pairs}"
+        " --phrasings {input.phrasings} --chunks {input.chunks} --page-counts {input.page_counts}"
+        " --written {input.written} --unusable {input.unusable} --dropped {input.dropped} --out {params.folder} 2> {log}"

@@ -1,0 +1,121 @@
+"""Figures and the report: one self-contained HTML file, and captions for `snakemake --report`."""
+
+TUNED = [run.id for run in RUNS if run.method]
+
+
+rule plot_scores:
+    """Draw each judge's distribution of scores, arm beside arm."""
+    input:
+        rows="results/tables/rows.jsonl",
+    output:
+        figure=report(
+            "results/figures/scores.svg",
+            caption="../report/scores_figure.rst",
+            category="Scores",
+            labels={"figure": "distribution of scores"},
+        ),
+        data="results/figures/scores.csv",
+    log:
+        "logs/plot_scores.log",
+    shell:
+        "exec python scripts/plot_scores.py --rows {input.rows} --out {output.figure} --data {output.data} 2> {log}"
+
+
+rule plot_loss:
+    """Draw training and validation loss by step, run beside run."""
+    input:
+        logs=expand("results/runs/{run}/train_log.jsonl", run=TUNED),
+    output:
+        figure=report(
+            "results/figures/loss.svg",
+            caption="../report/loss.rst",
+            category="Training",
+            labels={"figure": "loss"},
+        ),
+        data="results/figures/loss.csv",
+    log:
+        "logs/plot_loss.log",
+    params:
+        runs=TUNED,
+    shell:
+        "exec python scripts/plot_loss.py --log {input.logs} --run {params.runs} --out {output.figure}"
+        " --data {output.data} 2> {log}"
+
+
+rule plot_funnel:
+    """Draw what was left at each step from documents to training rows."""
+    input:
+        funnels=expand("results/datasets/{dataset}/funnel.json", dataset=CONFIG.study.datasets),
+    output:
+        figure=report(
+            "results/figures/funnel.svg",
+            caption="../report/funnel.rst",
+            category="Data",
+            labels={"figure": "from documents to rows"},
+        ),
+        data="results/figures/funnel.csv",
+    log:
+        "logs/plot_funnel.log",
+    shell:
+        "exec python scripts/plot_funnel.py --funnel {input.funnels} --out {output.figure} --data {output.data} 2> {log}"
+
+
+rule resolve_study:
+    """Keep the configuration with every default written out beside the results."""
+    output:
+        "results/study.json",
+    log:
+        "logs/resolve_study.log",
+    params:
+        study=CONFIG.model_dump_json(indent=2),
+    shell:
+        "printf '%s\\n' {params.study:q} > {output} 2> {log}"
+
+
+COSTS = [
+    *(f"results/costs/{rule}.{c}.tsv" for c in CORPORA for rule in ("extract_pages", "chunk_pages", "index_chunks")),
+    *(f"results/costs/crawl.{c}.tsv" for c in CORPORA if CONFIG.corpora[c].crawl),
+    *(
+        f"results/costs/{rule}.{d}.tsv"
+        for d in CONFIG.study.datasets
+        for rule in ("write_pairs", "screen_pairs", "rephrase_questions", "retrieve")
+    ),
+    *(f"results/costs/train.{run.replace('/', '.')}.tsv" for run in TUNED),
+    *arm_files("results/costs/answer/{run}/{dataset}.{mode}.tsv"),
+    *(path for j in CONFIG.study.judges for path in arm_files("results/costs/judge/{run}/{dataset}.{mode}." + j + ".tsv")),
+]
+USAGES = [
+    path.replace(".tsv", ".usage.json")
+    for path in COSTS
+    if os.path.relpath(path, "results/costs").split(".")[0].split("/")[0]
+    in ("write_pairs", "rephrase_questions", "answer", "judge")
+]
+
+
+rule write_report:
+    """Write the report: the question, the answer with its uncertainty, and everything it rests on."""
+    input:
+        study="results/study.json",
+        scores="results/tables/scores.csv",
+        rows="results/tables/rows.jsonl",
+        figures=[f"results/figures/{name}.svg" for name in ("scores", "loss", "funnel")],
+        funnels=expand("results/datasets/{dataset}/funnel.json", dataset=CONFIG.study.datasets),
+        retrievals=expand("results/datasets/{dataset}/retrieval.json", dataset=CONFIG.study.datasets),
+        costs=COSTS,
+        usages=USAGES,
+        template="report/report.html.j2",
+    output:
+        html=report(
+            "results/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"page": "the report"},
+        ),
+    log:
+        "logs/write_report.log",
+    params:
+        figures=lambda w, input: [f"{os.path.basename(p).removesuffix('.svg')}={p}" for p in input.figures],
+    shell:
+        "exec python scripts/write_report.py --config {input.study} --scores {input.scores} --rows {input.rows}"
+        " --figure {params.figures} --funnel {input.funnels} --retrieval {input.retrievals} --cost {input.costs}"
+        " --usage {input.usages} --template {input.template} --out {output.html} 2> {log}"

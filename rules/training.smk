@@ -1,0 +1,31 @@
+"""Fine-tuning: one job per run of the study's grid."""
+
+
+rule train:
+    """Fine-tune one adapter; killed at any moment, the next attempt resumes."""
+    input:
+        train="results/datasets/{dataset}/train.jsonl",
+        val="results/datasets/{dataset}/val.jsonl",
+        student="resources/models/{model}/student/lock.json",
+    output:
+        weights="results/runs/{model}/{method}/{dataset}/seed{seed}/adapter/adapter_model.safetensors",
+        config="results/runs/{model}/{method}/{dataset}/seed{seed}/adapter/adapter_config.json",
+        log="results/runs/{model}/{method}/{dataset}/seed{seed}/train_log.jsonl",
+        spec="results/runs/{model}/{method}/{dataset}/seed{seed}/spec.json",
+    log:
+        "logs/train/{model}.{method}.{dataset}.seed{seed}.log",
+    params:
+        spec=section("methods", "method"),
+        run=lambda w: f"results/runs/{w.model}/{w.method}/{w.dataset}/seed{w.seed}",
+        # not an output: Snakemake deletes the outputs of a failed attempt
+        checkpoints=lambda w: f"checkpoints/{w.model}.{w.method}.{w.dataset}.seed{w.seed}",
+    benchmark:
+        "results/costs/train.{model}.{method}.{dataset}.seed{seed}.tsv"
+    threads: 2
+    resources:
+        mem_mb=7000,
+        gpu=1,
+    shell:
+        # exec, so that a signal from Slurm reaches the trainer, not a bash in between
+        "exec python scripts/train.py --spec {params.spec:q} --student {input.student} --train {input.train}"
+        " --val {input.val} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.run} > {log} 2>&1"

@@ -1,0 +1,40 @@
+"""Crawl a corpus's websites into a WARC; killed at any moment, the next attempt fetches nothing twice.
+
+    python scripts/crawl.py --spec '{"start": ["http://www.haldrune.test/"], …}' --out resources/corpora/X/crawl.warc.gz
+
+robots.txt is obeyed. A site that is a folder on this machine is served on loopback, over HTTP, while it is crawled.
+"""
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from tuneproof.errors import InputError, report_errors
+
+
+@report_errors
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", required=True, help="the corpus's `crawl` section, as JSON")
+    parser.add_argument("--out", required=True, type=Path, help="the WARC to write (.warc.gz)")
+    args = parser.parse_args()
+
+    from tuneproof.corpus.crawl import crawl
+    from tuneproof.corpus.serve import serve
+    from tuneproof.study import Crawl
+
+    spec = Crawl.model_validate_json(args.spec)
+    if spec.serve and not Path(spec.serve.folder).is_dir():
+        raise InputError(f"crawl.serve.folder: {spec.serve.folder!r} is no folder, expected one of HTML files")
+    with serve(Path(spec.serve.folder), spec.serve.host) if spec.serve else nullcontext() as proxy:
+        visit = crawl(spec, args.out, proxy)
+    print(
+        f"{visit.pages} pages, {visit.from_archive} of them from an earlier attempt; "
+        f"{len(visit.failures)} requests gave none",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main()

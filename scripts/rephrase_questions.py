@@ -1,0 +1,49 @@
+"""Have an LLM ask each question in other words.
+
+    python scripts/rephrase_questions.py --pairs pairs.jsonl --chunks chunks.jsonl --phrasings 3 --llm '{…}'
+        --model resources/models/X/lock.json --prompt prompts/rephrase_question.txt --store store/llm
+        --out phrasings.jsonl --usage usage.json
+
+A fact that is trained in one wording is often recalled in that wording only; one further wording is held out for
+testing. A wording that loses or adds a name is dropped.
+"""
+
+import argparse
+from pathlib import Path
+
+from tuneproof.errors import report_errors
+
+
+@report_errors
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", required=True, type=Path, help="pairs (JSON Lines)")
+    parser.add_argument("--chunks", required=True, type=Path, help="chunks they were written from (JSON Lines)")
+    parser.add_argument("--phrasings", required=True, type=int, help="wordings per question, the first included")
+    parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
+    parser.add_argument("--model", required=True, type=Path, help="lock of the LLM's model")
+    parser.add_argument("--prompt", required=True, type=Path, help="prompt with {n} and {question}")
+    parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
+    parser.add_argument("--out", required=True, type=Path, help="phrasings to write (JSON Lines)")
+    parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
+    args = parser.parse_args()
+
+    from tuneproof.llm.client import usage
+    from tuneproof.llm.engines import complete_with
+    from tuneproof.llm.prompts import read_prompt
+    from tuneproof.pairs import rephrase
+    from tuneproof.records import Chunk, Pair, read_rows, write_json, write_rows
+    from tuneproof.study import LLM
+
+    template = read_prompt(args.prompt, {"n", "question"})
+    pairs = read_rows(args.pairs, Pair)
+    texts = {chunk.id: chunk.text for chunk in read_rows(args.chunks, Chunk)}
+    requests = rephrase.requests(pairs, template, args.phrasings)
+    llm = LLM.model_validate_json(args.llm)
+    answered = complete_with(llm, args.model, requests, args.store, "rephrase questions")
+    write_rows(args.out, rephrase.phrasings_from(pairs, answered, texts, args.phrasings))
+    write_json(args.usage, usage("rephrase questions", llm.model, answered))
+
+
+if __name__ == "__main__":
+    main()

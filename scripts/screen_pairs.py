@@ -1,0 +1,43 @@
+"""Keep the pairs that are grounded in a verified quote, make sense without their page, and are asked once.
+
+    python scripts/screen_pairs.py --pairs written.jsonl --chunks chunks.jsonl --encoder resources/models/X/lock.json
+        --near-duplicate 0.95 --out pairs.jsonl --dropped dropped.jsonl
+
+Every dropped pair is kept in --dropped with the reason.
+"""
+
+import argparse
+from pathlib import Path
+
+from tuneproof.errors import InputError, report_errors
+
+
+@report_errors
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", required=True, type=Path, help="pairs as written (JSON Lines)")
+    parser.add_argument("--chunks", required=True, type=Path, help="chunks they were written from (JSON Lines)")
+    parser.add_argument("--encoder", required=True, type=Path, help="lock of the encoder that compares questions")
+    parser.add_argument("--near-duplicate", required=True, type=float, help="cosine from which two questions are one")
+    parser.add_argument("--out", required=True, type=Path, help="kept pairs to write (JSON Lines)")
+    parser.add_argument("--dropped", required=True, type=Path, help="dropped pairs to write (JSON Lines)")
+    args = parser.parse_args()
+
+    import dataclasses
+
+    from tuneproof.corpus.index import Encoder
+    from tuneproof.pairs.screen import screen
+    from tuneproof.records import Chunk, Pair, read_rows, write_rows
+
+    pairs = read_rows(args.pairs, Pair)
+    chunks = {chunk.id: chunk for chunk in read_rows(args.chunks, Chunk)}
+    encoder = Encoder(args.encoder)
+    kept, dropped = screen(pairs, chunks, lambda texts: encoder.embed(texts, "embed questions"), args.near_duplicate)
+    write_rows(args.dropped, [{**dataclasses.asdict(pair), "reason": reason} for pair, reason in dropped])
+    if not kept:
+        raise InputError(f"{args.pairs}: none of {len(pairs)} pairs can be kept; see {args.dropped} for the reasons")
+    write_rows(args.out, kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Embed chunks and find those nearest to a question: a BERT encoder, mean pooling, FAISS by inner product."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tuneproof.errors import InputError
+from tuneproof.fetch.weights import read_lock
+from tuneproof.progress import progress
+
+
+class Encoder:
+    """A sentence encoder: mean of the last layer over the tokens, normalised to length 1."""
+
+    def __init__(self, lock: Path) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        self._context = read_lock(lock)["context"]
+        self._tokenizer = AutoTokenizer.from_pretrained(lock.parent)
+        self._model = AutoModel.from_pretrained(lock.parent).eval()
+
+    def embed(self, texts: list[str], what: str, batch_size: int = 32) -> Any:
+        """Return a float32 array of shape (texts, dimensions). Longest texts first, so that batches pad little."""
+        import numpy as np
+        import torch
+
+        order = sorted(range(len(texts)), key=lambda i: (-len(texts[i]), i))
+        vectors: Any = None
+        with torch.inference_mode(), progress(len(texts), "text", what) as bar:
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                batch = self._tokenizer(
+                    [texts[i] for i in rows],
+                    padding=True,
+                    truncation=True,
+                    max_length=self._context,
+                    return_tensors="pt",
+                )
+                hidden = self._model(**batch).last_hidden_state
+                mask = batch["attention_mask"].unsqueeze(-1)
+                mean = (hidden * mask).sum(1) / mask.sum(1)
+                unit = torch.nn.functional.normalize(mean, dim=1).numpy()
+                if vectors is None:
+                    vectors = np.zeros((len(texts), unit.shape[1]), dtype="float32")
+                vectors[rows] = unit
+                bar.update(len(rows))
+        return vectors
+
+
+def build_index(vectors: Any) -> Any:
+    """Return an exact FAISS index; with vectors of length 1 the inner product is the cosine."""
+    import faiss
+
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index
+
+
+def search(index_file: Path, chunks: int, queries: Any, top_k: int) -> tuple[Any, Any]:
+    """Return (cosines, row numbers of chunks), each of shape (queries, top_k), best first."""
+    import faiss
+
+    index = faiss.read_index(str(index_file))
+    if index.ntotal != chunks:
+        raise InputError(f"{index_file}: {index.ntotal} vectors for {chunks} chunks; delete it and run again")
+    return index.search(queries, min(top_k, chunks))

@@ -1,0 +1,58 @@
+"""What is asked of a language model and what comes back, the same whichever engine answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call. Decoding is greedy.
+
+    `prefill` begins the reply and is not part of the reply's text. With `schema` (a JSON schema) the reply is JSON
+    of that shape. With `choices` (single tokens) nothing is written: the reply carries the distribution over them.
+    """
+
+    messages: list[Message]
+    max_tokens: int
+    prefill: str = ""
+    schema: dict[str, Any] | None = None
+    choices: list[str] | None = None
+
+    def key(self, engine_id: str) -> str:
+        """Return the call's address: SHA-256 over the engine's identity and the whole request."""
+        content = json.dumps({"engine": engine_id, **asdict(self)}, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. `distribution` maps each choice to its probability; it sums to 1."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    distribution: dict[str, float] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Something that answers requests.
+
+    `id` names the weights by digest and the engine with its version and options: all that a reply depends on.
+    `group_size` requests are answered as one unit, always the same ones together, because the low bits of a reply
+    depend on what else was in the batch: this is how a killed run ends with the same text as an undisturbed one.
+    """
+
+    id: str
+    group_size: int
+
+    def answer(self, requests: list[Request], done: Callable[[int], object]) -> list[Reply]:
+        """Answer one group, in order; `done(n)` is called as n further requests are finished."""
+        ...

@@ -1,0 +1,1 @@
+"""Data sets: pairs written from chunks, screened, worded in several ways, and split by page."""

@@ -1,0 +1,200 @@
+"""Keep the pairs that can be defended: grounded in a verified quote, understood without the page, asked once.
+
+The checks are rules, not opinions: each drop carries the reason that the data set's card counts.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+from tuneproof.records import Chunk, Pair
+
+# A question that points at a page it does not show.
+_POINTS_AT_PAGE = re.compile(
+    r"\b(?:this|the|that|given|provided|following|above)\s+(?:\w+\s+)?"
+    r"(?:text|document|page|passage|article|section|paragraph|excerpt|guide|table|list|sentence|quote|example|website)\b"
+    r"|\b(?:according to|mentioned|described|stated|listed|discussed|as follows|shown) (?:in|above|below|here)?\s*"
+    r"(?:the|this)?\s*(?:text|document|page|passage|article|section|above|below|here|guide)\b",
+    re.IGNORECASE,
+)
+# A pronoun where the subject should stand: "What does it cost?", "Who is its manager?"
+_DANGLING = re.compile(
+    r"\b(?:does|do|did|is|are|was|were|can|will|has|have|should|would|of|for|by|in|at|with)\s+(?:it|they|them|this|these|those)\b"
+    r"|\b(?:its|their|his|her)\b",
+    re.IGNORECASE,
+)
+# "What is the name of the metro?": a definite thing that only the page tells apart. "the purpose of …" is none.
+_UNNAMED = re.compile(
+    r"\bthe (?!(?:difference|purpose|role|benefit|advantage|disadvantage|meaning|point|effect|reason|idea|term|use)s?\b)",
+    re.IGNORECASE,
+)
+_NO_ANSWER = re.compile(
+    r"\b(?:not (?:stated|specified|mentioned|provided|given)|does not (?:say|state|specify|mention)|unknown|n/a)\b",
+    re.IGNORECASE,
+)
+_STOP = set(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "with",
+        "and",
+        "or",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "it",
+        "its",
+        "this",
+        "that",
+        "as",
+        "has",
+        "have",
+        "had",
+        "does",
+        "do",
+        "did",
+        "can",
+        "will",
+        "would",
+        "should",
+        "may",
+        "not",
+        "no",
+        "which",
+        "who",
+        "whom",
+        "what",
+        "when",
+        "where",
+        "why",
+        "how",
+        "each",
+        "every",
+        "per",
+        "their",
+        "they",
+        "them",
+        "there",
+    ]
+)
+_MIN_QUESTION_WORDS = 4
+# Share of the answer's content words that must stand in its chunk or its question. Rewording is allowed, inventing not.
+_GROUNDED_WORDS = 0.6
+
+
+def screen(
+    pairs: list[Pair], chunks: dict[str, Chunk], embed: Callable[[list[str]], Any], near_duplicate: float
+) -> tuple[list[Pair], list[tuple[Pair, str]]]:
+    """Return the kept pairs and the dropped ones with their reason. `embed` maps texts to vectors of length 1."""
+    kept: list[Pair] = []
+    dropped: list[tuple[Pair, str]] = []
+    seen: set[str] = set()
+    for pair in pairs:
+        reason = fault(pair, chunks[pair.chunk_id].text)
+        if reason is None and _plain(pair.question) in seen:
+            reason = "duplicate question"
+        if reason is None:
+            seen.add(_plain(pair.question))
+            kept.append(pair)
+        else:
+            dropped.append((pair, reason))
+    if not kept:
+        return kept, dropped
+    copies = near_duplicates([p.question for p in kept], embed([p.question for p in kept]), near_duplicate)
+    dropped += [(pair, "near-duplicate question") for i, pair in enumerate(kept) if i in copies]
+    return [pair for i, pair in enumerate(kept) if i not in copies], dropped
+
+
+def fault(pair: Pair, text: str) -> str | None:
+    """Return why a pair cannot be kept on its own account, or None."""
+    if not quote_in(pair.quote, text):
+        return "quote is not in the text"
+    if not pair.question.rstrip().endswith("?") or len(pair.question.split()) < _MIN_QUESTION_WORDS:
+        return "not a question"
+    if _POINTS_AT_PAGE.search(pair.question):
+        return "question points at the page"
+    if _DANGLING.search(pair.question):
+        return "question's subject is a pronoun"
+    if not names_in(pair.question) and _UNNAMED.search(pair.question):
+        return "question names no subject"
+    if _NO_ANSWER.search(pair.answer) or _POINTS_AT_PAGE.search(pair.answer):
+        return "answer answers nothing"
+    if _plain(pair.answer) in _plain(pair.question):
+        return "question holds the answer"
+    if numbers_in(pair.answer) - numbers_in(text) - numbers_in(pair.question):
+        return "answer has a number the text lacks"
+    if names_in(pair.answer) - words_in(text) - words_in(pair.question):
+        return "answer has a name the text lacks"
+    words = _content_words(pair.answer)
+    supported = words & (_content_words(text) | _content_words(pair.question))
+    if not words or len(supported) < _GROUNDED_WORDS * len(words):
+        return "answer is not grounded in the text"
+    return None
+
+
+def quote_in(quote: str, text: str) -> bool:
+    """Tell whether the words of a quote stand in a text in that order; Markdown, case and punctuation do not count."""
+    return bool(_plain(quote)) and f" {_plain(quote)} " in f" {_plain(text)} "
+
+
+def names_in(text: str) -> set[str]:
+    """Return the words that name something: with a capital (not the first word) or a digit; lower case."""
+    words = re.findall(r"\w[\w.'’,/-]*\w|\w", text)
+    return {_stem(w) for i, w in enumerate(words) if any(c.isdigit() for c in w) or (i > 0 and w[0].isupper())}
+
+
+def words_in(text: str) -> set[str]:
+    """Return the words of a text in the form in which `names_in` gives names."""
+    return {_stem(w) for w in re.findall(r"\w[\w.'’,/-]*\w|\w", text)}
+
+
+def numbers_in(text: str) -> set[str]:
+    """Return the numbers of a text, thousands separators dropped."""
+    return {n.replace(",", "").rstrip(".") for n in re.findall(r"\d[\d,]*(?:\.\d+)?", text)}
+
+
+def near_duplicates(questions: list[str], vectors: Any, threshold: float) -> set[int]:
+    """Return the positions of questions that repeat an earlier one.
+
+    Two questions alike but for a name ("… of CV1?", "… of CV2?") have a cosine near 1 and ask for different things:
+    only questions that name the same things can be copies.
+    """
+    copies: set[int] = set()
+    names = [frozenset(names_in(q)) for q in questions]
+    similar = vectors @ vectors.T
+    for i in range(len(questions)):
+        for j in range(i):
+            if j not in copies and similar[i, j] >= threshold and names[i] == names[j]:
+                copies.add(i)
+                break
+    return copies
+
+
+def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(re.findall(r"\w+(?:[.,]\d+)*", text))
+
+
+def _content_words(text: str) -> set[str]:
+    return {_stem(w) for w in _plain(text).split() if w not in _STOP}
+
+
+def _stem(word: str) -> str:
+    """A light touch, so that "cabinets" supports "cabinet" and "Drune's" supports "Drune"."""
+    word = re.sub(r"['’]s?$", "", word.casefold())
+    return word[:-1] if len(word) > 3 and word.endswith("s") else word

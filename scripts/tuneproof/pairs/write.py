@@ -1,0 +1,81 @@
+"""D-Naive: an LLM reads one chunk and writes question-answer pairs about it, each with the quote that supports it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tuneproof.llm.calls import Request
+from tuneproof.llm.client import Answered
+from tuneproof.records import Chunk, Pair, content_id
+
+# Tokens that one pair may take in JSON: a sentence each of quote, question and answer. Seen: 60 to 110.
+_TOKENS_PER_PAIR = 140
+# A chunk must have as many tokens per pair; a title with one sentence holds one fact, not four.
+_CHUNK_TOKENS_PER_PAIR = 40
+
+Text = Annotated[str, Field(min_length=1, max_length=600)]
+
+
+class _Written(BaseModel):
+    # The quote comes first: a model that has just copied a sentence asks about what that sentence says.
+    model_config = ConfigDict(extra="forbid")
+    quote: Text
+    question: Text
+    answer: Text
+
+
+class _WrittenPairs(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    pairs: list[_Written]
+
+
+def requests(chunks: list[Chunk], template: str, pairs_per_chunk: int) -> list[Request]:
+    """Return one request per chunk, with the JSON schema that the reply must have."""
+    return [_request(chunk, template, pairs_per_chunk) for chunk in chunks]
+
+
+def pairs_from(chunks: list[Chunk], answered: list[Answered]) -> tuple[list[Pair], list[dict[str, str]]]:
+    """Return the written pairs, and the calls whose reply is not of the schema: call id, chunk, raw text, reason."""
+    pairs: list[Pair] = []
+    failed: list[dict[str, str]] = []
+    for chunk, answer in zip(chunks, answered, strict=True):
+        try:
+            written = _WrittenPairs.model_validate_json(answer.reply.text)
+        except ValidationError as error:
+            reason = "cut off at max_tokens" if answer.reply.finish_reason == "length" else error.errors()[0]["msg"]
+            failed.append(
+                {"call_id": answer.call_id, "chunk_id": chunk.id, "reason": reason, "text": answer.reply.text}
+            )
+            continue
+        for item in written.pairs:
+            identity = content_id(chunk.id, item.question, item.answer)
+            pairs.append(
+                Pair(identity, chunk.id, chunk.page_id, item.question, item.answer, item.quote, answer.call_id)
+            )
+    return pairs, failed
+
+
+def draw_chunks(chunks: list[Chunk], limit: int | None) -> list[Chunk]:
+    """Return at most `limit` chunks, taken from the groups in turn so that none is left out; order is kept."""
+    if limit is None or limit >= len(chunks):
+        return chunks
+    by_group: dict[str, list[Chunk]] = {}
+    for chunk in sorted(chunks, key=lambda c: content_id("draw", c.id)):
+        by_group.setdefault(chunk.group, []).append(chunk)
+    drawn: set[str] = set()
+    queues = [by_group[group] for group in sorted(by_group)]
+    while len(drawn) < limit:
+        for queue in queues:
+            if queue and len(drawn) < limit:
+                drawn.add(queue.pop().id)
+    return [chunk for chunk in chunks if chunk.id in drawn]
+
+
+def _request(chunk: Chunk, template: str, pairs_per_chunk: int) -> Request:
+    n = max(1, min(pairs_per_chunk, chunk.tokens // _CHUNK_TOKENS_PER_PAIR))
+    schema = _WrittenPairs.model_json_schema()
+    schema["properties"]["pairs"].update(minItems=n, maxItems=n)
+    prompt = template.format(n=n, title=" > ".join(chunk.headings) or chunk.url, text=chunk.text)
+    return Request([{"role": "user", "content": prompt}], max_tokens=n * _TOKENS_PER_PAIR + 40, schema=schema)

@@ -1,0 +1,331 @@
+"""The report as one HTML file: everything in it, nothing fetched, readable on paper, on a phone and without script.
+
+The template gets plain values and escapes them all: answers, questions and page addresses are other people's text.
+Only the SVGs go in as they are, after a check that they are drawings and nothing else; they come from our own rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from tuneproof.errors import InputError
+from tuneproof.report import verdict
+from tuneproof.report.figures import arm_colours
+from tuneproof.report.verdict import ScoreRow
+from tuneproof.study import TEST_SPLITS, Config
+
+Row = Mapping[str, Any]
+
+QUESTIONS_SHOWN = 20
+FIGURES = ("scores", "loss", "funnel")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing that is part of the page; `source` is where its file and its data lie."""
+
+    svg: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that the report is made from, as read from the files."""
+
+    config: Config
+    scores: list[ScoreRow]
+    answers: list[dict[str, Any]]
+    figures: dict[str, Figure]
+    funnels: list[dict[str, Any]]
+    retrieval: list[dict[str, Any]]
+    costs: dict[str, list[dict[str, str]]]
+    usage: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One arm's row in a table of scores; `low`, `high` and `at` place the interval on the metric's scale, in %."""
+
+    score: ScoreRow
+    colour: str
+    low: float | None
+    high: float | None
+    at: float | None
+
+    @property
+    def clear(self) -> bool:
+        """Whether the difference's interval excludes zero."""
+        return self.score.effect in ("above", "below")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The rows of one metric, with the ends of its scale."""
+
+    name: str
+    low: float
+    high: float
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All metrics of one data set's test set."""
+
+    dataset: str
+    split: str
+    metrics: list[Metric]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a rule cost, over its jobs; None where Snakemake measured nothing."""
+
+    rule: str
+    jobs: int
+    seconds: float
+    cpu_seconds: float | None
+    peak_mb: float | None
+
+
+def render(template: str, sources: Sources) -> str:
+    """Fill the template."""
+    colours = arm_colours((r.run, r.mode, r.arm) for r in sources.scores)
+    colours |= {k: v for k, v in arm_colours(map(_arm_of, sources.answers)).items() if k not in colours}
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"signed": verdict.signed, "duration": duration, "link": link, "percent": percent}
+    costs = cost_table(sources.costs)
+    return environment.from_string(template).render(
+        config=sources.config,
+        config_json=json.dumps(sources.config.model_dump(mode="json"), indent=2, ensure_ascii=False),
+        verdict=verdict.judge(sources.scores),
+        rules=verdict.RULES,
+        tables=score_tables(sources.scores, colours),
+        colours=colours,
+        figures={name: inline_svg(f.svg, name) for name, f in sources.figures.items()},
+        figure_sources={name: f.source for name, f in sources.figures.items()},
+        funnels=sources.funnels,
+        retrieval=retrieval_lines(sources.retrieval),
+        questions=pick_questions(sources.answers, QUESTIONS_SHOWN, list(colours)),
+        costs=costs,
+        total=total_cost(costs),
+        usage=usage_table(sources.usage),
+    )
+
+
+def _arm_of(row: Row) -> tuple[str, str, str]:
+    return row["run"], row["mode"], row["arm"]
+
+
+_METRICS = {
+    "fact_recall": ("Facts recalled (0 to 1)", 0.0, 1.0),
+    "trained_fact_recall": ("Facts recalled that a training row states (0 to 1)", 0.0, 1.0),
+    "rouge_l": ("ROUGE-L (0 to 1)", 0.0, 1.0),
+}
+
+
+def score_tables(scores: Sequence[ScoreRow], colours: Mapping[str, str]) -> list[Table]:
+    """Group the rows by data set and split, then by metric; trained pages first, facts before judges before ROUGE."""
+    groups: dict[tuple[str, str], dict[str, list[ScoreRow]]] = defaultdict(lambda: defaultdict(list))
+    for row in scores:
+        groups[row.dataset, row.split][row.metric].append(row)
+    known = [key for dataset in dict.fromkeys(r.dataset for r in scores) for key in ((dataset, s) for s in TEST_SPLITS)]
+    order = {"fact_recall": 0, "trained_fact_recall": 1, "rouge_l": 3}
+    arms = list(colours)
+    return [
+        Table(
+            *key,
+            [
+                _metric(name, sorted(rows, key=lambda r: arms.index(r.arm)), colours)
+                for name, rows in sorted(groups[key].items(), key=lambda item: order.get(item[0], 2))
+                if any(r.mean is not None for r in rows)
+            ],
+        )
+        for key in known
+        if key in groups
+    ]
+
+
+def _metric(metric: str, rows: Sequence[ScoreRow], colours: Mapping[str, str]) -> Metric:
+    default = (f"Judge {metric.removeprefix('judge:')} (1 to 5)", 1.0, 5.0)
+    name, low, high = _METRICS.get(metric, default if metric.startswith("judge:") else (metric, 0.0, 1.0))
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(min(100.0, max(0.0, 100 * (value - low) / (high - low))), 2)
+
+    lines = [Line(r, colours[r.arm], place(r.ci_low), place(r.ci_high), place(r.mean)) for r in rows]
+    return Metric(name, low, high, lines)
+
+
+def pick_questions(rows: Sequence[Row], count: int, arms: Sequence[str]) -> list[dict[str, Any]]:
+    """Choose questions by the hash of their ids, half per split, and gather every arm's answer to each.
+
+    A hash, so that neither a person nor the alphabet picks what is shown, and a rerun shows the same ones. Where one
+    split has too few questions, the other fills up.
+    """
+    questions: dict[str, dict[tuple[str, str], list[Row]]] = {split: defaultdict(list) for split in TEST_SPLITS}
+    for row in rows:
+        if row["split"] in questions:
+            questions[row["split"]][row["dataset"], row["example_id"]].append(row)
+    queues = [sorted(q.items(), key=lambda item: _hash(*item[0])) for q in questions.values()]
+    shares = _halves([len(q) for q in queues], count)
+    return [
+        {**answers[0], "answers": sorted(answers, key=lambda a: arms.index(a["arm"]))}
+        for queue, share in zip(queues, shares, strict=True)
+        for _, answers in queue[:share]
+    ]
+
+
+def _halves(available: Sequence[int], count: int) -> tuple[int, int]:
+    first = min(available[0], max(count - count // 2, count - available[1]))
+    return first, min(available[1], count - first)
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+def retrieval_lines(files: Iterable[Row]) -> list[dict[str, Any]]:
+    """How often the chunk a question was written from is among the top k, with Wilson's 95 % interval."""
+    return [
+        {
+            "dataset": file["dataset"],
+            "split": split,
+            "top_k": file["top_k"],
+            "questions": counts["questions"],
+            "found": counts["source_found"],
+            "interval": wilson(counts["source_found"], counts["questions"]),
+        }
+        for file in files
+        for split, counts in file["splits"].items()
+    ]
+
+
+def wilson(hits: int, n: int) -> tuple[float, float] | None:
+    """Wilson's score interval at 95 % (Wilson 1927); None for no trials. It stays sound at 0 and at n hits."""
+    if n == 0:
+        return None
+    z, p = 1.959964, hits / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def cost_table(files: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Cost]:
+    """Sum Snakemake's benchmark files by rule, from {file name: rows}; the dearest rule first.
+
+    A file is named after the rule and its ids, joined by dots; a rule's name has no dot.
+    """
+    rows: dict[str, list[Mapping[str, str]]] = defaultdict(list)
+    for name, lines in files.items():
+        rows[name.partition(".")[0]] += lines
+    costs = [
+        Cost(
+            rule,
+            len(lines),
+            sum(_numbers(lines, "s")),
+            sum(_numbers(lines, "cpu_time")) if _numbers(lines, "cpu_time") else None,
+            max(_numbers(lines, "max_rss"), default=None),
+        )
+        for rule, lines in rows.items()
+    ]
+    return sorted(costs, key=lambda c: (-c.seconds, c.rule))
+
+
+def _numbers(lines: Iterable[Mapping[str, str]], column: str) -> list[float]:
+    # Snakemake writes "-" or "NA" for a job that ended before it was measured
+    return [float(line[column]) for line in lines if re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", line.get(column) or "")]
+
+
+def total_cost(costs: Sequence[Cost]) -> Cost:
+    """Sum seconds and jobs; the peak is the highest of them, since jobs need not run at once."""
+    return Cost(
+        "total",
+        sum(c.jobs for c in costs),
+        sum(c.seconds for c in costs),
+        sum(c.cpu_seconds for c in costs if c.cpu_seconds is not None),
+        max((c.peak_mb for c in costs if c.peak_mb is not None), default=None),
+    )
+
+
+def usage_table(files: Iterable[Row]) -> list[dict[str, Any]]:
+    """Calls and tokens by stage and LLM."""
+    sums: dict[tuple[str, str], dict[str, int]] = {}
+    for file in files:
+        line = sums.setdefault((file["stage"], file["llm"]), dict.fromkeys(_USAGE, 0))
+        for name in _USAGE:
+            line[name] += file.get(name) or 0
+    return [{"stage": stage, "llm": llm, **line} for (stage, llm), line in sums.items()]
+
+
+_USAGE = ("calls", "prompt_tokens", "completion_tokens")
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 07 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def percent(share: float) -> str:
+    """`85 %`, with a space that does not break."""
+    return f"{100 * share:.0f}\u00a0%"
+
+
+def link(url: str) -> Markup:
+    """A link to a page of the corpus; an address that is no web address stays text (`javascript:` would run)."""
+    if re.match(r"https?://", url):
+        return Markup('<a href="{0}" rel="noreferrer">{0}</a>').format(url)
+    return escape(url)
+
+
+def inline_svg(svg: str, name: str) -> Markup:
+    """Check that an SVG only draws, and make it part of the page: its ids get a prefix, its title becomes the label."""
+    root = _parsed(svg, name)
+    for element in root.iter():
+        tag = element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+        active = [a for a in element.attrib if a.rpartition("}")[2].lower() == "href" or a.lower().startswith("on")]
+        if tag.lower() in ("script", "foreignobject", "style", "image") or active:
+            raise InputError(f"figure {name}: <{tag}> {' '.join(active)}".rstrip() + ", expected a drawing and no more")
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r"url\(#", f"url(#{name}-", body)
+    width, height = root.get("width", "700"), root.get("height", "300")
+    view = root.get("viewBox") or f"0 0 {width} {height}"
+    opening = Markup('<svg viewBox="{}" style="--width:{}px" role="img" aria-label="{}">').format(
+        view, width, svg_title(svg) or name
+    )
+    # the label says it already; a <title> in a page would also pop up under the mouse everywhere
+    return opening + Markup(re.sub(r"^<svg[^>]*>(<title>[^<]*</title>)?", "", body))
+
+
+def svg_title(svg: str) -> str:
+    """The drawing's <title>: what it shows, for those who cannot see it."""
+    return ET.fromstring(svg).findtext("{http://www.w3.org/2000/svg}title") or ""
+
+
+def _parsed(svg: str, name: str) -> ET.Element:
+    try:
+        root = ET.fromstring(svg)
+    except ET.ParseError as error:
+        raise InputError(f"figure {name}: {error}, expected an SVG") from None
+    if root.tag.rpartition("}")[2] != "svg":
+        raise InputError(f"figure {name}: <{root.tag}>, expected an SVG")
+    return root

@@ -1,0 +1,341 @@
+"""From the table of scores to the answer in a sentence: tune, retrieve, or the data cannot tell.
+
+The words follow fixed rules (`RULES`, printed in the report), so that nobody reads a hope into a table. Every
+comparison is a paired difference to the untuned model without retrieval, on the same questions. The tune and
+retrieval are compared only by whether the intervals of their two differences overlap. That is a cautious test: where
+they do not, the two differ; where they do, there may still be a difference, and the wording claims none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tuneproof.errors import InputError
+from tuneproof.study import TEST_SPLITS
+
+Effect = Literal["above", "below", "unclear", "unmeasured"]
+Word = Literal["tune", "retrieval", "either", "neither", "cannot tell"]
+
+# fewer questions than this and one of them moves a mean by more than 3 %
+FEW_QUESTIONS = 30
+
+RULES: tuple[tuple[str, str], ...] = (
+    ("Tune and retrieval both above zero, intervals do not overlap", "the higher one: tune or retrieval"),
+    ("Tune and retrieval both above zero, intervals overlap", "either"),
+    ("Only the tune above zero", "tune"),
+    ("Only retrieval above zero", "retrieval"),
+    ("Neither above zero, all that was measured below zero", "neither"),
+    ("Neither above zero, an interval includes zero or is missing", "cannot tell"),
+)
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One row of scores.csv: an arm's mean by one metric on one split, and its paired difference to the base."""
+
+    split: str
+    arm: str
+    run: str
+    mode: str
+    dataset: str
+    metric: str
+    n: int
+    missing: int
+    mean: float | None
+    sd: float | None
+    ci_low: float | None
+    ci_high: float | None
+    base_run: str
+    base_mode: str
+    diff: float | None
+    diff_low: float | None
+    diff_high: float | None
+
+    @property
+    def model(self) -> str:
+        """The student's id, the first part of the run's path."""
+        return self.run.partition("/")[0]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the run is a tune rather than an untuned model."""
+        return self.run != f"{self.model}/base"
+
+    @property
+    def trained_on(self) -> str:
+        """The data set of a tune (`model/method/dataset/seedN`), empty for a base model."""
+        return self.run.split("/")[2] if self.tuned and self.run.count("/") >= 3 else ""
+
+    @property
+    def effect(self) -> Effect:
+        """Where the interval of the difference to the base lies."""
+        if self.diff_low is None or self.diff_high is None:
+            return "unmeasured"
+        if self.diff_low > 0:
+            return "above"
+        return "below" if self.diff_high < 0 else "unclear"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one tuned arm shows: the word per split that the rules give, and the sentences with the numbers."""
+
+    arm: str
+    words: dict[str, Word]
+    reasons: dict[str, str]
+    sentences: dict[str, str]
+
+
+@dataclass(frozen=True)
+class SplitAnswer:
+    """The answer on one test set, over all tuned runs."""
+
+    split: str
+    word: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer per split, the evidence per tuned run, and what the numbers do not cover."""
+
+    answers: list[SplitAnswer]
+    evidence: list[str]
+    caveats: list[str]
+
+
+def parse_scores(rows: Iterable[Mapping[str, str]], name: str) -> list[ScoreRow]:
+    """Type the rows of a CSV reader; an empty cell is None. Raise InputError that names file, line and column."""
+    return [_parse_row(row, f"{name} line {number}") for number, row in enumerate(rows, 2)]
+
+
+def _parse_row(row: Mapping[str, str], where: str) -> ScoreRow:
+    def text(column: str) -> str:
+        if row.get(column) is None:
+            raise InputError(f"{where}: no column {column!r}, expected the table of scores")
+        return row[column]
+
+    def number(column: str) -> float | None:
+        try:
+            return float(text(column)) if text(column) else None
+        except ValueError:
+            raise InputError(f"{where}: {column} is {text(column)!r}, expected a number or nothing") from None
+
+    return ScoreRow(
+        split=text("split"),
+        arm=text("arm"),
+        run=text("run"),
+        mode=text("mode"),
+        dataset=text("dataset"),
+        metric=text("metric"),
+        n=int(number("n") or 0),
+        missing=int(number("missing") or 0),
+        mean=number("mean"),
+        sd=number("sd"),
+        ci_low=number("ci_low"),
+        ci_high=number("ci_high"),
+        base_run=text("base_run"),
+        base_mode=text("base_mode"),
+        diff=number("diff"),
+        diff_low=number("diff_low"),
+        diff_high=number("diff_high"),
+    )
+
+
+def judge(scores: Sequence[ScoreRow]) -> Verdict:
+    """Derive the answer, the evidence (at most one entry a tuned run and split) and the caveats."""
+    arms = _tuned_arms(scores)
+    if not arms:
+        return Verdict([], [], ["No tuned run has a score, so there is nothing to compare."])
+    metrics = {dataset: choose_metric(scores, dataset) for dataset in {r.dataset for r in arms}}
+    findings = [_finding(scores, arm, metrics[arm.dataset], alone=len(arms) == 1) for arm in arms]
+    evidence = [" ".join(f.sentences.values()) for f in findings]
+    return Verdict(_answers(findings), evidence, _caveats(scores, arms, metrics))
+
+
+def choose_metric(scores: Sequence[ScoreRow], dataset: str) -> str:
+    """Fact recall, else the first judge, else ROUGE-L: the first of them that has a mean for every tuned arm."""
+    rows = [r for r in scores if r.dataset == dataset and r.tuned]
+    judges = list(dict.fromkeys(r.metric for r in rows if r.metric.startswith("judge:")))
+    candidates = [m for m in ("fact_recall", *judges, "rouge_l") if any(r.metric == m for r in rows)]
+    whole = [m for m in candidates if all(r.mean is not None for r in rows if r.metric == m)]
+    partly = [m for m in candidates if any(r.mean is not None for r in rows if r.metric == m)]
+    return (whole or partly or candidates or ["rouge_l"])[0]
+
+
+def recommend(tuned: ScoreRow, retrieval: ScoreRow | None) -> Word:
+    """Apply RULES to the two paired differences on one test set."""
+    one, two = tuned.effect, retrieval.effect if retrieval else "unmeasured"
+    if one == "above" and two == "above" and retrieval:
+        if overlap(tuned, retrieval):
+            return "either"
+        return "tune" if (tuned.diff_low or 0) > (retrieval.diff_high or 0) else "retrieval"
+    if "above" in (one, two):
+        return "tune" if one == "above" else "retrieval"
+    measured = {one, two} - {"unmeasured"}
+    return "neither" if measured == {"below"} else "cannot tell"
+
+
+_EFFECTS: dict[Effect, str] = {
+    "above": "does better than the base model (interval above zero)",
+    "below": "does worse than the base model (interval below zero)",
+    "unclear": "cannot be told from the base model (interval includes zero)",
+    "unmeasured": "was not compared",
+}
+
+
+def explain(tuned: ScoreRow, retrieval: ScoreRow | None) -> str:
+    """Say why `recommend` gives its word."""
+    if retrieval and tuned.effect == retrieval.effect == "above":
+        both = "tune and retrieval both do better than the base model"
+        if overlap(tuned, retrieval):
+            return f"{both}; their intervals overlap, so the data cannot tell which is better"
+        return f"{both}; their intervals do not overlap, and {recommend(tuned, retrieval)} is higher"
+    return f"the tune {_EFFECTS[tuned.effect]}; retrieval {_EFFECTS[retrieval.effect if retrieval else 'unmeasured']}"
+
+
+def overlap(a: ScoreRow, b: ScoreRow) -> bool:
+    """Whether the intervals of two differences share a value."""
+    assert a.diff_low is not None and a.diff_high is not None, a
+    assert b.diff_low is not None and b.diff_high is not None, b
+    return a.diff_low <= b.diff_high and b.diff_low <= a.diff_high
+
+
+def signed(value: float) -> str:
+    """Two decimals with a sign; a true minus, since a hyphen breaks off at a line's end."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`+0.47 to +0.71`."""
+    return "not available" if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def _tuned_arms(scores: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """One row per tuned arm that the verdict speaks of: asked closed book, about the data set it was tuned on.
+
+    A study may also ask a tune with retrieval, or about another data set; those stand in the tables only, unless
+    there is nothing else.
+    """
+    tuned = [r for r in scores if r.tuned and r.split in TEST_SPLITS]
+    tuned = [r for r in tuned if r.mode == "closed"] or tuned
+    tuned = [r for r in tuned if r.dataset == r.trained_on] or tuned
+    return list({(r.run, r.mode, r.dataset): r for r in reversed(tuned)}.values())[::-1]
+
+
+def _find(
+    scores: Sequence[ScoreRow], arm: ScoreRow, metric: str, split: str
+) -> tuple[ScoreRow | None, ScoreRow | None, ScoreRow | None]:
+    """Return the rows of the tune, of the base model it is compared with, and of retrieval with that model."""
+    rows = {
+        (r.run, r.mode): r
+        for r in scores
+        if (r.dataset, r.metric, r.split) == (arm.dataset, metric, split) and r.mean is not None
+    }
+    base = f"{arm.model}/base"
+    return rows.get((arm.run, arm.mode)), rows.get((base, "closed")), rows.get((base, "rag"))
+
+
+def _finding(scores: Sequence[ScoreRow], arm: ScoreRow, metric: str, alone: bool) -> Finding:
+    words: dict[str, Word] = {}
+    reasons: dict[str, str] = {}
+    sentences: dict[str, str] = {}
+    for split in TEST_SPLITS:
+        tuned, base, retrieval = _find(scores, arm, metric, split)
+        if tuned is None:
+            continue
+        words[split] = recommend(tuned, retrieval)
+        reasons[split] = explain(tuned, retrieval)
+        sentences[split] = (_full_sentence if alone else _short_clause)(tuned, base, retrieval)
+    if not alone:
+        body = "; ".join(sentences.values()) or "no score"
+        sentences = {"all": f"{arm.arm} ({_metric_name(metric)}): {body}."}
+    return Finding(arm.arm, words, reasons, sentences)
+
+
+def _full_sentence(tuned: ScoreRow, base: ScoreRow | None, retrieval: ScoreRow | None) -> str:
+    lead = {"test_trained_pages": "On pages it was trained on", "test_new_pages": "On pages it never saw"}[tuned.split]
+    text = f"{lead}, the tune {_reaches(tuned)}"
+    if base is not None:
+        text += f" against {base.mean:.2f} for the base model"
+    text += f" ({_difference(tuned)})"
+    if retrieval is not None:
+        text += f"; retrieval {_reaches(retrieval)} ({_difference(retrieval, lead='')})"
+    text += "."
+    if retrieval is not None and "unmeasured" not in (tuned.effect, retrieval.effect):
+        verb = "overlap" if overlap(tuned, retrieval) else "do not overlap"
+        text += f" The two intervals {verb}."
+    return text
+
+
+def _short_clause(tuned: ScoreRow, base: ScoreRow | None, retrieval: ScoreRow | None) -> str:
+    pages = {"test_trained_pages": "trained pages", "test_new_pages": "new pages"}[tuned.split]
+    text = f"{pages} {tuned.mean:.2f}"
+    if base is not None:
+        text += f" against {base.mean:.2f}"
+    text += f" ({_difference(tuned, lead='')})"
+    if retrieval is not None:
+        text += f", retrieval {retrieval.mean:.2f} ({_difference(retrieval, lead='')})"
+    return text
+
+
+def _difference(row: ScoreRow, lead: str = "difference ") -> str:
+    if row.diff is None or row.effect == "unmeasured":
+        return "difference not available"
+    text = f"{lead}{signed(row.diff)}, 95 % interval {interval(row.diff_low, row.diff_high)}"
+    return text + (", which includes zero: the data cannot tell" if row.effect == "unclear" else "")
+
+
+def _reaches(row: ScoreRow) -> str:
+    if row.metric == "fact_recall":
+        return f"recalls {row.mean:.2f} of the facts"
+    if row.metric.startswith("judge:"):
+        return f"scores {row.mean:.2f} of 5"
+    return f"reaches a ROUGE-L of {row.mean:.2f}"
+
+
+def _metric_name(metric: str) -> str:
+    if metric.startswith("judge:"):
+        return f"score by judge {metric.removeprefix('judge:')}, 1 to 5"
+    return {"fact_recall": "share of facts recalled", "rouge_l": "ROUGE-L"}.get(metric, metric)
+
+
+def _answers(findings: Sequence[Finding]) -> list[SplitAnswer]:
+    answers = []
+    for split in TEST_SPLITS:
+        words = Counter(f.words[split] for f in findings if split in f.words)
+        if not words:
+            continue
+        total = words.total()
+        if len(words) == 1:
+            (word,) = words
+            reasons = list(dict.fromkeys(f.reasons[split] for f in findings if split in f.words))
+            runs = f"for all {total} tuned runs, " if total > 1 else ""
+            # runs may share a word for different reasons; those stand in the evidence
+            answers.append(SplitAnswer(split, word, runs + (reasons[0] if len(reasons) == 1 else "by the rules below")))
+        else:
+            shares = ", ".join(f"{word} for {count} of {total}" for word, count in words.most_common())
+            answers.append(SplitAnswer(split, "depends on the run", f"the rules say: {shares}"))
+    return answers
+
+
+def _caveats(scores: Sequence[ScoreRow], arms: Sequence[ScoreRow], metrics: Mapping[str, str]) -> list[str]:
+    used = [r for r in scores if r.split in TEST_SPLITS and metrics.get(r.dataset) == r.metric]
+    caveats = [f"Measured by: {' and '.join(dict.fromkeys(_metric_name(m) for m in metrics.values()))}."]
+    fewest = min((r.n for r in used), default=0)
+    if fewest < FEW_QUESTIONS:
+        caveats.append(f"The smallest comparison rests on {fewest} questions: the intervals are wide for that reason.")
+    seeds = Counter(r.run.rpartition("/")[0] for r in arms)
+    if any(count == 1 for count in seeds.values()):
+        caveats.append(
+            "A tune was trained with one seed only: the intervals cover which questions were asked, "
+            "not how another training run would turn out."
+        )
+    if any(r.missing for r in used):
+        caveats.append(f"Up to {max(r.missing for r in used)} answers of an arm have no value and are left out.")
+    if any(not _find(scores, arm, metrics[arm.dataset], s)[2] for arm in arms for s in TEST_SPLITS):
+        caveats.append("Retrieval was not measured everywhere; where it is missing, the tune is compared alone.")
+    return caveats

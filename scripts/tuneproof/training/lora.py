@@ -1,0 +1,161 @@
+"""Tune a student with LoRA (TRL and PEFT): loss on the answer only, resumed where an earlier attempt was killed.
+
+Checkpoints lie outside the outputs, because Snakemake deletes the outputs of a failed attempt. Their folder is keyed
+by a hash of everything that shapes the run, so that another recipe never continues from them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tuneproof.errors import InputError
+from tuneproof.fetch.weights import read_lock
+from tuneproof.records import Example, content_id, file_sha256, read_rows, write_json, write_rows
+from tuneproof.study import LoRA
+
+_LOGGED = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
+
+
+def run_spec(spec: LoRA, student: Path, train: Path, val: Path, seed: int) -> dict[str, Any]:
+    """Return everything that shapes a run: recipe, seed, and the digests of model and data."""
+    weights = max(read_lock(student)["files"], key=lambda f: f["size"])
+    return {
+        "method": spec.model_dump(),
+        "seed": seed,
+        "model_sha256": weights["sha256"],
+        "train_sha256": file_sha256(train),
+        "val_sha256": file_sha256(val),
+    }
+
+
+def train(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, checkpoints: Path, out: Path) -> None:
+    """Train and write `out`/adapter, `out`/train_log.jsonl and `out`/spec.json.
+
+    Raises InputError for a module that does not exist, an example that is too long, or an empty data set, all of
+    them before the first step.
+    """
+    resolved = run_spec(spec, student, train_file, val_file, seed)
+    folder = checkpoints.with_name(f"{checkpoints.name}.{content_id(json.dumps(resolved, sort_keys=True))}")
+    trainer = _trainer(spec, student, train_file, val_file, seed, folder)
+    last = last_checkpoint(folder)
+    if last:
+        print(f"train: resuming from {last}", file=sys.stderr)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    _write_run(trainer, resolved, out)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint. transformers marks an unfinished one by a file but does not look at it."""
+    complete = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if (path / "trainer_state.json").exists() and not (path / "checkpoint-is-incomplete.txt").exists()
+    ]
+    return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, folder: Path) -> Any:
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(student.parent)
+    train_rows, val_rows = (_dataset(path, tokenizer, spec.max_tokens) for path in (train_file, val_file))
+    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(student.parent, dtype=dtype)
+    _check_targets(model, spec)
+    steps_per_epoch = -(-len(train_rows) // (spec.batch_size * spec.accumulation))
+    config = SFTConfig(
+        output_dir=str(folder),
+        seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        num_train_epochs=spec.epochs,
+        per_device_train_batch_size=spec.batch_size,
+        per_device_eval_batch_size=spec.batch_size,
+        gradient_accumulation_steps=spec.accumulation,
+        gradient_checkpointing=spec.gradient_checkpointing,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type=spec.schedule,
+        warmup_steps=round(spec.warmup * spec.epochs * steps_per_epoch),
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        bf16=spec.precision == "bf16",
+        max_length=None,  # checked above: a row that is too long is an error, never cut
+        completion_only_loss=True,
+        eval_strategy="epoch",
+        save_strategy="steps",
+        save_steps=spec.save_steps,
+        save_total_limit=2,
+        logging_steps=5,
+        report_to=[],
+        disable_tqdm=not sys.stderr.isatty(),
+        dataloader_pin_memory=False,
+    )
+    lora = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=spec.targets,
+        task_type="CAUSAL_LM",
+    )
+    return SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=train_rows,
+        eval_dataset=val_rows,
+        processing_class=tokenizer,
+        peft_config=lora,
+    )
+
+
+def _dataset(path: Path, tokenizer: Any, max_tokens: int) -> Any:
+    from datasets import Dataset
+
+    examples = read_rows(path, Example)
+    if not examples:
+        raise InputError(f"{path}: no rows, expected at least one example")
+    too_long = []
+    for example in examples:
+        length = len(tokenizer.apply_chat_template(example.messages, return_dict=False))
+        if length > max_tokens:
+            too_long.append((length, example.id))
+    if too_long:
+        length, identity = max(too_long)
+        raise InputError(
+            f"{path}: {len(too_long)} of {len(examples)} rows are longer than max_tokens {max_tokens}; "
+            f"the longest, {identity}, has {length}"
+        )
+    return Dataset.from_list([{"prompt": e.messages[:-1], "completion": e.messages[-1:]} for e in examples])
+
+
+def _check_targets(model: Any, spec: LoRA) -> None:
+    import torch
+
+    if spec.targets == "all-linear":
+        return
+    known = sorted({n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+    if unknown := [target for target in spec.targets if target not in known]:
+        raise InputError(f"targets: the model has no module {unknown[0]!r}, expected some of {', '.join(known)}")
+
+
+def _write_run(trainer: Any, resolved: dict[str, Any], out: Path) -> None:
+    rows = [{key: row[key] for key in _LOGGED if key in row} for row in trainer.state.log_history]
+    write_rows(out / "train_log.jsonl", [row for row in rows if "loss" in row or "eval_loss" in row])
+    write_json(out / "spec.json", {**resolved, "steps": trainer.state.global_step})
+    adapter = out / "adapter"
+    with tempfile.TemporaryDirectory(dir=out, prefix=".adapter.") as folder:
+        trainer.model.save_pretrained(folder)
+        trainer.processing_class.save_pretrained(folder)
+        shutil.rmtree(adapter, ignore_errors=True)
+        os.replace(folder, adapter)
+        Path(folder).mkdir()  # TemporaryDirectory wants something to remove

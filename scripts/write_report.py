@@ -1,0 +1,78 @@
+"""Write the report: what was asked, the answer with its uncertainty, and the evidence, in one HTML file.
+
+    python scripts/write_report.py --config results/study.json --scores results/tables/scores.csv \
+        --rows results/tables/rows.jsonl --figure scores=results/figures/scores.svg loss=… funnel=… \
+        --funnel results/datasets/haldrune/funnel.json --retrieval results/datasets/haldrune/retrieval.json \
+        --cost results/costs/*.tsv --usage results/costs/*.usage.json \
+        --template report/report.html.j2 --out results/report.html
+
+The file fetches nothing: it can be mailed, and read years later.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+from tuneproof.errors import InputError, report_errors
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path, help="the resolved configuration (JSON)")
+    parser.add_argument("--scores", required=True, type=Path, help="the table of scores (CSV)")
+    parser.add_argument("--rows", required=True, type=Path, help="one object per answer (JSON Lines)")
+    parser.add_argument("--figure", nargs="+", default=[], metavar="NAME=PATH", help="scores, loss, funnel (SVG)")
+    parser.add_argument("--funnel", nargs="+", default=[], type=Path, help="counts of each data set (JSON)")
+    parser.add_argument("--retrieval", nargs="+", default=[], type=Path, help="retrieval counts (JSON)")
+    parser.add_argument("--cost", nargs="*", default=[], type=Path, help="Snakemake's benchmark files (TSV)")
+    parser.add_argument("--usage", nargs="*", default=[], type=Path, help="calls and tokens of each stage (JSON)")
+    parser.add_argument("--template", required=True, type=Path, help="the page's template")
+    parser.add_argument("--out", required=True, type=Path, help="report to write (HTML)")
+    return parser.parse_args()
+
+
+def read_table(path: Path, delimiter: str) -> list[dict[str, str]]:
+    """Read a table whose first line names the columns."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file, expected a table")
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter=delimiter))
+
+
+@report_errors
+def main() -> None:
+    """Read everything, render, write the page whole or not at all."""
+    args = parse_args()
+
+    from tuneproof.records import atomic_write, iter_json_lines, read_json
+    from tuneproof.report.page import FIGURES, Figure, Sources, render
+    from tuneproof.report.verdict import parse_scores
+    from tuneproof.study import load
+
+    figures = {}
+    for item in args.figure:
+        name, _, path = item.partition("=")
+        if name not in FIGURES or not path:
+            raise InputError(f"--figure: {item!r}, expected NAME=PATH with one of: {', '.join(FIGURES)}")
+        figures[name] = Figure(Path(path).read_text(encoding="utf-8"), Path(path).with_suffix(".csv").name)
+
+    page = render(
+        args.template.read_text(encoding="utf-8"),
+        Sources(
+            config=load(read_json(args.config)),
+            scores=parse_scores(read_table(args.scores, ","), str(args.scores)),
+            answers=[row for _, row in iter_json_lines(args.rows)],
+            figures=figures,
+            funnels=[read_json(path) for path in args.funnel],
+            retrieval=[read_json(path) for path in args.retrieval],
+            costs={path.name: read_table(path, "\t") for path in args.cost},
+            usage=[read_json(path) for path in args.usage],
+        ),
+    )
+    with atomic_write(args.out) as stream:
+        stream.write(page)
+
+
+if __name__ == "__main__":
+    main()
