@@ -73,7 +73,7 @@ def arm_name(run):
     return f"{model} {method} on {dataset}" + (f" ({seed})" if len(CONFIG.study.seeds) > 1 else "")
 
 
-rule tabulate:
+rule tabulate_scores:
     """Join all arms' answers with their scores; n, mean, sd, interval and paired difference for every arm."""
     input:
         arm_files("results/answers/{run}/{dataset}.{mode}.jsonl"),
@@ -93,10 +93,10 @@ rule tabulate:
         ),
         rows="results/tables/rows.jsonl",
     log:
-        "logs/tabulate.log",
+        "logs/tabulate_scores.log",
     params:
         arms=arm_table(),
         bootstrap=CONFIG.study.bootstrap,
     shell:
-        "exec python scripts/tabulate.py --arms {params.arms:q} --tests {input.tests} --chunks {input.chunks}"
+        "exec python scripts/tabulate_scores.py --arms {params.arms:q} --tests {input.tests} --chunks {input.chunks}"
         " --bootstrap {params.bootstrap} --rows {output.rows} --out {output.table} 2> {log}"

@@ -28,69 +28,17 @@ _DANGLING = re.compile(
 )
 # "What is the name of the metro?": a definite thing that only the page tells apart. "the purpose of …" is none.
 _UNNAMED = re.compile(
-    r"\bthe (?!(?:difference|purpose|role|benefit|advantage|disadvantage|meaning|point|effect|reason|idea|term|use)s?\b)",
+    r"\bthe (?!(?:difference|purpose|role|benefit|(?:dis)?advantage|meaning|point|effect|reason|idea|term|use)s?\b)",
     re.IGNORECASE,
 )
 _NO_ANSWER = re.compile(
     r"\b(?:not (?:stated|specified|mentioned|provided|given)|does not (?:say|state|specify|mention)|unknown|n/a)\b",
     re.IGNORECASE,
 )
-_STOP = set(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "for",
-        "from",
-        "by",
-        "with",
-        "and",
-        "or",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "it",
-        "its",
-        "this",
-        "that",
-        "as",
-        "has",
-        "have",
-        "had",
-        "does",
-        "do",
-        "did",
-        "can",
-        "will",
-        "would",
-        "should",
-        "may",
-        "not",
-        "no",
-        "which",
-        "who",
-        "whom",
-        "what",
-        "when",
-        "where",
-        "why",
-        "how",
-        "each",
-        "every",
-        "per",
-        "their",
-        "they",
-        "them",
-        "there",
-    ]
+_STOP = frozenset(
+    """a an the of in on at to for from by with and or is are was were be been it its this that as has have had does
+    do did can will would should may not no which who whom what when where why how each every per their they them
+    there""".split()
 )
 _MIN_QUESTION_WORDS = 4
 # Share of the answer's content words that must stand in its chunk or its question. Rewording is allowed, inventing not.

@@ -24,6 +24,8 @@ Row = dict[str, Any]
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 SPLIT_NAMES = {"test_trained_pages": "trained pages", "test_new_pages": "new pages"}
 INK, MUTED, LINE = "#1c1f24", "#5b616b", "#dfe2e7"
+# the reader's sans-serif may be wider than the one that vl-convert measures with
+PADDING = {"left": 32, "right": 32, "top": 14, "bottom": 14}
 FONT = "Helvetica Neue, Helvetica, Arial, sans-serif"
 
 
@@ -99,7 +101,7 @@ def score_chart(data: Sequence[Row], colours: Mapping[str, str]) -> alt.TopLevel
                 legend=alt.Legend(orient="bottom", columns=1, labelLimit=0, symbolType="square"),
             ),
         )
-        .properties(width=300, height=200)
+        .properties(width=400, height=220)
         .facet(facet=alt.Facet("panel:N", title=None, sort=list(dict.fromkeys(v["panel"] for v in values))), columns=2)
     )
     return _styled(bars, _score_title(data))
@@ -136,7 +138,7 @@ def loss_chart(data: Sequence[Row]) -> alt.TopLevelMixin:
     colours = [_lighter(PALETTE[i % len(PALETTE)], i // len(PALETTE)) for i in range(len(runs))]
     # logged values only differ by a factor of a few: a linear axis that need not start at zero
     base = alt.Chart(alt.InlineData(values=list(data))).encode(
-        x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickMinStep=1)),
+        x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickMinStep=1, tickCount=10)),
         y=alt.Y("loss:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
         color=alt.Color(
             "run:N",
@@ -144,17 +146,17 @@ def loss_chart(data: Sequence[Row]) -> alt.TopLevelMixin:
             scale=alt.Scale(domain=runs, range=colours),
             legend=alt.Legend(orient="bottom", columns=1, labelLimit=0, symbolType="square"),
         ),
-        strokeDash=alt.StrokeDash(
-            "kind:N",
-            title=None,
-            scale=alt.Scale(domain=["train", "evaluation"], range=[[1, 0], [5, 3]]),
-            legend=alt.Legend(orient="bottom", symbolType="stroke"),
-        ),
     )
-    train = base.transform_filter("datum.kind == 'train'").mark_line(strokeWidth=1.5, opacity=0.7)
-    held_out = base.transform_filter("datum.kind == 'evaluation'").mark_line(strokeWidth=2)
+    dash = alt.StrokeDash(
+        "kind:N",
+        title=None,
+        scale=alt.Scale(domain=["train", "evaluation"], range=[[1, 0], [5, 3]]),
+        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeColor=MUTED, symbolSize=400),
+    )
+    train = base.transform_filter("datum.kind == 'train'").mark_line(strokeWidth=1.2).encode(strokeDash=dash)
+    held_out = base.transform_filter("datum.kind == 'evaluation'").mark_line(strokeWidth=2).encode(strokeDash=dash)
     points = base.transform_filter("datum.kind == 'evaluation'").mark_point(filled=True, size=40, opacity=1)
-    return _styled(alt.layer(train, held_out, points).properties(width=660, height=260), _loss_title(data, runs))
+    return _styled(alt.layer(train, held_out, points).properties(width=880, height=280), _loss_title(data, runs))
 
 
 def _loss_title(data: Sequence[Row], runs: Sequence[str]) -> list[str]:
@@ -186,12 +188,12 @@ def funnel_chart(data: Sequence[Row]) -> alt.TopLevelMixin:
     for dataset in datasets:
         rows = [r for r in data if r["dataset"] == dataset]
         base = alt.Chart(alt.InlineData(values=rows)).encode(
-            x=alt.X("count:Q", title="count (documents, chunks, pairs or rows, as named)"),
+            x=alt.X("count:Q", title="count (documents, chunks, pairs or rows, as named)", axis=alt.Axis(tickCount=6)),
             y=alt.Y("step:N", title=None, sort=[r["step"] for r in rows], axis=alt.Axis(labelLimit=0, ticks=False)),
         )
         bars = base.mark_bar(color=PALETTE[0], height={"band": 0.72})
         counts = base.mark_text(align="left", dx=5, color=INK).encode(text=alt.Text("count:Q", format=","))
-        panel = alt.layer(bars, counts).properties(width=480, height={"step": 26})
+        panel = alt.layer(bars, counts).properties(width=620, height={"step": 26})
         panels.append(panel.properties(title=dataset) if len(datasets) > 1 else panel)
     chart = alt.vconcat(*panels) if len(panels) != 1 else panels[0]
     return _styled(chart, _funnel_title(data, datasets))
@@ -206,7 +208,7 @@ def _funnel_title(data: Sequence[Row], datasets: Sequence[str]) -> list[str]:
 def _styled(chart: Any, title: list[str]) -> alt.TopLevelMixin:
     styled: alt.TopLevelMixin = (
         chart.properties(title=alt.Title(title, anchor="start", fontSize=14, fontWeight=600, offset=14, color=INK))
-        .configure(font=FONT, background="#ffffff", padding=14, aria=False)
+        .configure(font=FONT, background="#ffffff", padding=PADDING, aria=False)
         .configure_view(stroke=None)
         .configure_axis(
             gridColor=LINE,
@@ -218,7 +220,7 @@ def _styled(chart: Any, title: list[str]) -> alt.TopLevelMixin:
             titleFontSize=12,
             titleFontWeight="normal",
             titlePadding=8,
-        )  # fmt: skip
+        )
         .configure_axisY(domain=False, ticks=False)
         .configure_axisX(grid=False)
         .configure_legend(labelFontSize=12, labelColor=INK)

@@ -104,7 +104,13 @@ def render(template: str, sources: Sources) -> str:
     colours = arm_colours((r.run, r.mode, r.arm) for r in sources.scores)
     colours |= {k: v for k, v in arm_colours(map(_arm_of, sources.answers)).items() if k not in colours}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"signed": verdict.signed, "duration": duration, "link": link, "percent": percent}
+    environment.filters |= {
+        "signed": verdict.signed,
+        "plain": plain,
+        "duration": duration,
+        "link": link,
+        "percent": percent,
+    }
     costs = cost_table(sources.costs)
     return environment.from_string(template).render(
         config=sources.config,
@@ -181,10 +187,13 @@ def pick_questions(rows: Sequence[Row], count: int, arms: Sequence[str]) -> list
     queues = [sorted(q.items(), key=lambda item: _hash(*item[0])) for q in questions.values()]
     shares = _halves([len(q) for q in queues], count)
     return [
-        {**answers[0], "answers": sorted(answers, key=lambda a: arms.index(a["arm"]))}
+        {key: answers[0][key] for key in _QUESTION} | {"answers": sorted(answers, key=lambda a: arms.index(a["arm"]))}
         for queue, share in zip(queues, shares, strict=True)
         for _, answers in queue[:share]
     ]
+
+
+_QUESTION = ("dataset", "split", "example_id", "question", "reference", "url", "group")
 
 
 def _halves(available: Sequence[int], count: int) -> tuple[int, int]:
@@ -270,6 +279,11 @@ def usage_table(files: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 _USAGE = ("calls", "prompt_tokens", "completion_tokens")
+
+
+def plain(value: float | None) -> str:
+    """Two decimals with a true minus, a dash where there is no value."""
+    return "–" if value is None else f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
 
 
 def duration(seconds: float) -> str:

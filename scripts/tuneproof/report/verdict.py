@@ -28,7 +28,7 @@ RULES: tuple[tuple[str, str], ...] = (
     ("Only the tune above zero", "tune"),
     ("Only retrieval above zero", "retrieval"),
     ("Neither above zero, all that was measured below zero", "neither"),
-    ("Neither above zero, an interval includes zero or is missing", "cannot tell"),
+    ("Neither above zero, an interval includes zero, or nothing was measured", "cannot tell"),
 )
 
 
@@ -102,6 +102,7 @@ class SplitAnswer:
 class Verdict:
     """The answer per split, the evidence per tuned run, and what the numbers do not cover."""
 
+    tunes: int
     answers: list[SplitAnswer]
     evidence: list[str]
     caveats: list[str]
@@ -146,14 +147,14 @@ def _parse_row(row: Mapping[str, str], where: str) -> ScoreRow:
 
 
 def judge(scores: Sequence[ScoreRow]) -> Verdict:
-    """Derive the answer, the evidence (at most one entry a tuned run and split) and the caveats."""
+    """Derive the answer, the evidence (one sentence a tuned run; for a single one, one a test set) and the caveats."""
     arms = _tuned_arms(scores)
     if not arms:
-        return Verdict([], [], ["No tuned run has a score, so there is nothing to compare."])
+        return Verdict(0, [], [], ["No tuned run has a score, so there is nothing to compare."])
     metrics = {dataset: choose_metric(scores, dataset) for dataset in {r.dataset for r in arms}}
     findings = [_finding(scores, arm, metrics[arm.dataset], alone=len(arms) == 1) for arm in arms]
-    evidence = [" ".join(f.sentences.values()) for f in findings]
-    return Verdict(_answers(findings), evidence, _caveats(scores, arms, metrics))
+    evidence = [sentence for f in findings for sentence in f.sentences.values()]
+    return Verdict(len(arms), _answers(findings), evidence, _caveats(scores, arms, metrics))
 
 
 def choose_metric(scores: Sequence[ScoreRow], dataset: str) -> str:
@@ -205,8 +206,9 @@ def overlap(a: ScoreRow, b: ScoreRow) -> bool:
 
 
 def signed(value: float) -> str:
-    """Two decimals with a sign; a true minus, since a hyphen breaks off at a line's end."""
-    return f"{value:+.2f}".replace("-", "−")
+    """Two decimals with a sign, none for zero; a true minus, since a hyphen breaks off at a line's end."""
+    text = f"{value:+.2f}".replace("-", "−")
+    return "0.00" if text[1:] == "0.00" else text
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -1,0 +1,105 @@
+"""What the default study plans, and what a change reruns: no more, no less."""
+
+import time
+
+import pytest
+
+WHOLE = {
+    "fetch_model": 3,
+    "prepare_student": 1,
+    "render_sample_site": 1,
+    "crawl": 1,
+    "extract_pages": 1,
+    "chunk_pages": 1,
+    "index_chunks": 1,
+    "write_pairs": 1,
+    "screen_pairs": 1,
+    "rephrase_questions": 1,
+    "split_pairs": 1,
+    "train": 1,
+    "retrieve": 1,
+    "answer": 3,
+    "measure": 3,
+    "judge": 3,
+    "tabulate_scores": 1,
+    "plot_scores": 1,
+    "plot_loss": 1,
+    "plot_funnel": 1,
+    "resolve_study": 1,
+    "write_report": 1,
+}
+FROM_TABLE = {"tabulate_scores": 1, "plot_scores": 1, "write_report": 1}
+
+
+def test_the_whole_study_is_planned_in_under_five_seconds(workflow):
+    began = time.monotonic()
+    assert workflow.planned() == WHOLE
+    assert time.monotonic() - began < 5
+
+
+def test_the_graph_of_rules_is_drawn_as_mermaid(workflow):
+    drawing = workflow.snakemake("--rulegraph", "mermaid-js")
+    assert "flowchart" in drawing
+    assert "write_pairs" in drawing
+
+
+def test_every_rule_says_why_it_exists(workflow):
+    listing = workflow.snakemake("--list")
+    lines = [line.strip() for line in listing.splitlines()]
+    for rule in WHOLE:
+        at = lines.index(rule)
+        assert len(lines[at + 1].split()) > 3, f"rule {rule} has no docstring"
+
+
+@pytest.fixture
+def done(workflow):
+    workflow.pretend_done()
+    return workflow
+
+
+def test_touching_nothing_reruns_nothing(done):
+    assert done.planned() == {}
+
+
+# what is changed (file, old, new) -> the jobs that run again
+TRAINED = {"train": 1, "answer": 1, "measure": 1, "judge": 1, "plot_loss": 1, **FROM_TABLE}
+ANSWERED = {"answer": 3, "measure": 3, "judge": 3, **FROM_TABLE}
+CHANGES = {
+    "LoRA rank": (("config.yaml", "rank: 32", "rank: 8"), {**TRAINED, "resolve_study": 1}),
+    "learning rate": (("config.yaml", "learning_rate: 1.0e-3", "learning_rate: 2.0e-4"), {**TRAINED, "resolve_study": 1}),
+    "longest answer": (("config.yaml", "max_new_tokens: 48", "max_new_tokens: 64"), {**ANSWERED, "resolve_study": 1}),
+    "chunks in the prompt": (
+        ("config.yaml", "top_k: 2", "top_k: 3"),
+        {"retrieve": 1, "answer": 1, "measure": 1, "judge": 1, **FROM_TABLE, "resolve_study": 1},
+    ),
+    "resamples": (
+        ("config.yaml", "judges: [qwen]", "judges: [qwen]\n  bootstrap: 2000"),
+        {**FROM_TABLE, "resolve_study": 1},
+    ),
+    "judge's prompt": (("prompts/judge.paper.txt", "Score Rubrics:", "Rubrics:"), {"judge": 3, **FROM_TABLE}),
+    "report's template": (("report/report.html.j2", "</html>", "</html>\n"), {"write_report": 1}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_reruns_exactly_what_depends_on_it(done, change):
+    edit, expected = CHANGES[change]
+    done.edit(*edit)
+    assert done.planned() == expected
+
+
+def test_a_second_seed_adds_a_run_and_reruns_no_other(done):
+    done.edit("config.yaml", "seeds: [1]", "seeds: [1, 2]")
+    planned = done.planned()
+    assert planned["train"] == planned["answer"] == planned["measure"] == planned["judge"] == 1
+
+
+def test_a_combination_can_be_excluded(workflow):
+    workflow.edit("config.yaml", "seeds: [1]", "seeds: [1, 2, 3]\n  exclude: [{method: lora, seed: 2}]")
+    assert workflow.planned()["train"] == 2
+
+
+def test_a_wrong_key_is_named_before_anything_runs(workflow):
+    output = workflow.snakemake("-n", "--config", "methods={'lora': {'rnak': 8}}", check=False)
+    assert "methods.lora.rnak: unknown key, did you mean 'rank'?" in output
+    assert "Traceback" not in output

@@ -1,0 +1,93 @@
+"""The small study in a folder of its own: real models, real HTTP, real training.
+
+The 1.5B generator's replies are recorded (tests/e2e/recorded), because it takes minutes; whatever is not recorded is
+asked of the real model. One test always asks the real one.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "resources" / "models"
+_PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "prompts", "report", "sample_site", "profiles")
+
+
+@dataclass
+class Study:
+    folder: Path
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Start the study as `make demo` does, in a process group of its own."""
+        command = [sys.executable, "scripts/run_local.py", "--profile", "profiles/local", *arguments]
+        command += ["--configfile", "tiny.yaml"]
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        with (self.folder / "run.log").open("a") as log:
+            return subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def run(self, *arguments: str) -> str:
+        """Run to the end and return what was printed."""
+        log = self.folder / "run.log"
+        before = log.stat().st_size if log.exists() else 0
+        code = self.start(*arguments).wait()
+        output = log.read_text()[before:]
+        assert code == 0, output[-5000:]
+        return output
+
+    def kill_after(self, seconds: float, *arguments: str) -> bool:
+        """Start, and kill everything after some seconds with SIGKILL. False where the study was done by then."""
+        process = self.start(*arguments)
+        try:
+            process.wait(seconds)
+            return False
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            time.sleep(0.2)
+            return True
+
+    def read(self, path: str) -> str:
+        return (self.folder / path).read_text()
+
+
+def make_study(folder: Path) -> Study:
+    if not (MODELS / "qwen2.5-coder-1.5b-instruct" / "lock.json").exists():
+        pytest.skip("the models are not here: run `make setup`")
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in _PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / part)
+    shutil.copy(Path(__file__).with_name("tiny.yaml"), folder)
+    for lock in MODELS.glob("*/lock.json"):
+        target = folder / lock.relative_to(ROOT)
+        target.parent.mkdir(parents=True)
+        for file in lock.parent.iterdir():
+            if file.is_file():
+                os.link(file, target.parent / file.name) if file.suffix != ".json" else shutil.copy2(file, target.parent)
+    shutil.copytree(Path(__file__).with_name("recorded"), folder / "store" / "llm")
+    return Study(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Study:
+    """The small study, run once without a disturbance."""
+    study = make_study(tmp_path_factory.mktemp("study") / "undisturbed")
+    study.run()
+    return study
+
+
+@pytest.fixture
+def new_study(tmp_path) -> Study:
+    return make_study(tmp_path / "study")

@@ -1,0 +1,360 @@
+"""The report says what the table says: the verdict's words, the page's sections, and nothing that could run."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tuneproof.errors import InputError
+from tuneproof.report import figures, page
+from tuneproof.report.verdict import RULES, ScoreRow, Verdict, choose_metric, judge, parse_scores, signed
+from tuneproof.study import load
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "report" / "report.html.j2"
+TRAINED, NEW = "test_trained_pages", "test_new_pages"
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+Interval = tuple[float, float]
+
+
+def score(run: str, mode: str, split: str, mean: float | None, ci: Interval | None = None, **other: Any) -> ScoreRow:
+    """A row whose difference to the base has the interval `ci` around its middle."""
+    low, high = ci or (None, None)
+    row: dict[str, Any] = {
+        "split": split,
+        "arm": f"{run} {mode}",
+        "run": run,
+        "mode": mode,
+        "dataset": "d",
+        "metric": "fact_recall",
+        "n": 40,
+        "missing": 0,
+        "mean": mean,
+        "sd": 0.1,
+        "ci_low": mean,
+        "ci_high": mean,
+        "base_run": "m/base" if ci else "",
+        "base_mode": "closed" if ci else "",
+        "diff": (low + high) / 2 if ci and low is not None and high is not None else None,
+        "diff_low": low,
+        "diff_high": high,
+    }
+    return ScoreRow(**{**row, **other})
+
+
+def study(tune: Interval | None, retrieval: Interval | None, split: str = TRAINED, **other: Any) -> list[ScoreRow]:
+    """One tune and, if its interval is given, retrieval, on one split."""
+    rows = [
+        score("m/base", "closed", split, 0.03, **other),
+        score("m/lora/d/seed1", "closed", split, 0.6, tune, **other),
+    ]
+    return rows + ([score("m/base", "rag", split, 0.8, retrieval, **other)] if retrieval else [])
+
+
+@pytest.mark.parametrize(
+    ("tune", "retrieval", "word"),
+    [
+        ((0.5, 0.6), (0.1, 0.4), "tune"),
+        ((0.1, 0.4), (0.5, 0.6), "retrieval"),
+        ((0.1, 0.5), (0.4, 0.6), "either"),
+        ((0.1, 0.4), (0.4, 0.6), "either"),  # they share the value 0.4
+        ((0.1, 0.4), (-0.1, 0.2), "tune"),
+        ((0.1, 0.4), None, "tune"),
+        ((-0.1, 0.4), (0.1, 0.2), "retrieval"),
+        ((-0.4, -0.1), (0.1, 0.2), "retrieval"),
+        ((-0.1, 0.4), (-0.1, 0.2), "cannot tell"),
+        ((0.0, 0.4), (-0.2, -0.1), "cannot tell"),  # an interval that ends at zero includes it
+        ((-0.4, -0.1), (-0.2, -0.1), "neither"),
+        ((-0.4, -0.1), None, "neither"),
+        (None, None, "cannot tell"),
+    ],
+)
+def test_word_follows_the_rules(tune: Interval | None, retrieval: Interval | None, word: str) -> None:
+    (answer,) = judge(study(tune, retrieval)).answers
+    assert (answer.split, answer.word) == (TRAINED, word)
+    assert any(word in said for _, said in RULES)
+
+
+def test_sentence_gives_means_differences_and_intervals() -> None:
+    verdict = judge(study((0.47, 0.71), (0.72, 0.92)) + study((-0.05, 0.03), (0.6, 0.8), NEW))
+    assert verdict.evidence == [
+        "On pages it was trained on, the tune recalls 0.60 of the facts against 0.03 for the base model "
+        "(difference +0.59, 95 % interval +0.47 to +0.71); retrieval recalls 0.80 of the facts "
+        "(+0.82, 95 % interval +0.72 to +0.92). The two intervals do not overlap.",
+        "On pages it never saw, the tune recalls 0.60 of the facts against 0.03 for the base model "
+        "(difference −0.01, 95 % interval −0.05 to +0.03, which includes zero: the data cannot tell); "
+        "retrieval recalls 0.80 of the facts (+0.70, 95 % interval +0.60 to +0.80). The two intervals do not overlap.",
+    ]
+    assert [a.word for a in verdict.answers] == ["retrieval", "retrieval"]
+    assert "intervals do not overlap, and retrieval is higher" in verdict.answers[0].reason
+    assert verdict.answers[1].reason == (
+        "the tune cannot be told from the base model (interval includes zero); "
+        "retrieval does better than the base model (interval above zero)"
+    )
+
+
+def test_a_tune_that_does_worse_is_said_to() -> None:
+    (answer,) = judge(study((-0.4, -0.1), None)).answers
+    assert answer.reason == "the tune does worse than the base model (interval below zero); retrieval was not compared"
+
+
+def test_metric_is_facts_then_first_judge_then_rouge() -> None:
+    facts = study((0.1, 0.2), None)
+    judges = study((0.1, 0.2), None, metric="judge:b") + study((0.1, 0.2), None, metric="judge:a")
+    rouge = study((0.1, 0.2), None, metric="rouge_l")
+    none = [score("m/lora/d/seed1", "closed", TRAINED, None, n=0)]  # a corpus without a table of facts
+    assert choose_metric(rouge + judges + facts, "d") == "fact_recall"
+    assert choose_metric(none + rouge + judges, "d") == "judge:b"
+    assert choose_metric(none + rouge, "d") == "rouge_l"
+    assert "scores 0.60 of 5" in judge(none + judges).evidence[0]
+    assert judge(judges).caveats[0] == "Measured by: score by judge b, 1 to 5."
+
+
+def test_several_runs_get_one_sentence_each() -> None:
+    rows = [score("m/base", "closed", s, 0.0) for s in (TRAINED, NEW)]
+    rows += [score("m/lora/d/seed1", "closed", s, 0.6, (0.5, 0.7)) for s in (TRAINED, NEW)]
+    rows += [score("m/lora/d/seed2", "closed", s, 0.1, (-0.1, 0.3)) for s in (TRAINED, NEW)]
+    rows += [score("m/lora/d/seed2", "rag", s, 0.9, (0.8, 0.95)) for s in (TRAINED, NEW)]  # stands in the table only
+    verdict = judge(rows)
+    assert verdict.tunes == len(verdict.evidence) == 2
+    assert verdict.evidence[0] == (
+        "m/lora/d/seed1 closed (share of facts recalled): trained pages 0.60 against 0.00 "
+        "(+0.60, 95 % interval +0.50 to +0.70); new pages 0.60 against 0.00 (+0.60, 95 % interval +0.50 to +0.70)."
+    )
+    assert [a.word for a in verdict.answers] == ["depends on the run"] * 2
+    assert verdict.answers[0].reason == "the rules say: tune for 1 of 2, cannot tell for 1 of 2"
+    assert not any("one seed" in c for c in verdict.caveats)
+
+
+def test_caveats_name_few_questions_one_seed_and_missing() -> None:
+    text = " ".join(judge(study((0.1, 0.2), (0.1, 0.2), n=24, missing=3)).caveats)
+    assert "rests on 24 questions" in text and "one seed" in text and "Up to 3 answers" in text
+
+
+def test_no_tune_no_answer() -> None:
+    assert judge([score("m/base", "closed", TRAINED, 0.1)]) == Verdict(
+        0, [], [], ["No tuned run has a score, so there is nothing to compare."]
+    )
+
+
+def test_signed() -> None:
+    assert [signed(v) for v in (0.594, -0.05, 0.0, -0.001)] == ["+0.59", "−0.05", "0.00", "0.00"]
+
+
+def test_scores_are_parsed_and_a_wrong_cell_is_named() -> None:
+    (row,) = parse_scores([to_cells(score("m/base", "closed", TRAINED, 0.25))], "scores.csv")
+    assert (row.n, row.mean, row.diff, row.tuned, row.model) == (40, 0.25, None, False, "m")
+    with pytest.raises(InputError, match=r"scores.csv line 2: mean is 'x', expected a number"):
+        parse_scores([to_cells(row) | {"mean": "x"}], "scores.csv")
+    with pytest.raises(InputError, match=r"scores.csv line 2: no column 'split'"):
+        parse_scores([{"arm": "a"}], "scores.csv")
+
+
+def to_cells(row: ScoreRow) -> dict[str, str]:
+    return {k: "" if v is None else str(v) for k, v in vars(row).items()}
+
+
+ARMS = (("m/base", "closed"), ("m/base", "rag"), ("m/lora/d/seed1", "closed"))
+
+
+def answers(count: int = 30) -> list[dict[str, Any]]:
+    return [
+        {
+            "dataset": "d", "split": split, "example_id": f"{split}{i}", "question": f"Question {i} of {split}?",
+            "reference": "It is 6.3 MW.", "url": "http://www.haldrune.test/a.html", "group": "metros",
+            "arm": f"{run} {mode}", "run": run, "mode": mode, "answer": ATTACK, "stopped": True, "rouge_l": 0.5,
+            "facts": 2, "facts_recalled": 1, "trained_facts": 0, "trained_facts_recalled": 0,
+            "scores": {"qwen": 4.0 if i % 2 else 2.0}, "distributions": {"qwen": {"2": 0.5, "4": 0.5}},
+            "context_urls": [], "context_hit": True if mode == "rag" else None,
+        }
+        for split in (TRAINED, NEW) for i in range(count) for run, mode in ARMS
+    ]  # fmt: skip
+
+
+FUNNEL = {
+    "dataset": "d",
+    "steps": [{"step": "documents fetched", "count": 47}, {"step": "training rows", "count": 318}],
+    "dropped": {"quote is not in the text": 12},
+    "splits": {"train": 318},
+}
+LOG = [
+    {"step": 1, "epoch": 0.5, "loss": 2.0, "learning_rate": 1e-3, "grad_norm": 1.0},
+    {"step": 2, "epoch": 1.0, "eval_loss": 1.5},
+    {"step": 3, "epoch": 1.5, "eval_loss": 1.7},
+]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a small study, as earlier stages leave them."""
+    folder = tmp_path_factory.mktemp("study")
+    config = load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+    (folder / "study.json").write_text(json.dumps(config.model_dump(mode="json")))
+    rows = study((0.47, 0.71), (0.72, 0.92)) + study((-0.05, 0.03), (0.6, 0.8), NEW)
+    (folder / "scores.csv").write_text(figures.to_csv([to_cells(r) for r in rows]))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers()))
+    (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in LOG))
+    (folder / "funnel.json").write_text(json.dumps(FUNNEL))
+    found = {"questions": 24, "source_found": 19}
+    (folder / "retrieval.json").write_text(json.dumps({"dataset": "d", "top_k": 2, "splits": {NEW: found}}))
+    for name, cells in {"train.m.lora.d.seed1": "90.5\t2048.0\t120.5", "train.m2": "9.5\t-\tNA"}.items():
+        (folder / f"{name}.tsv").write_text(f"s\tmax_rss\tcpu_time\n{cells}\n")
+    usage = {"stage": "write pairs", "llm": "qwen", "calls": 52, "prompt_tokens": 41000, "completion_tokens": 18200}
+    (folder / "pairs.usage.json").write_text(json.dumps(usage))
+    return folder
+
+
+def script(name: str, *args: object) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def drawn(inputs: Path) -> Path:
+    """The folder of figures, drawn by their scripts."""
+    out = inputs / "figures"
+    for name, args in {
+        "scores": ("--rows", inputs / "rows.jsonl"),
+        "loss": ("--log", inputs / "log.jsonl", "--run", "m/lora/d/seed1"),
+        "funnel": ("--funnel", inputs / "funnel.json"),
+    }.items():
+        script(f"plot_{name}.py", *args, "--out", out / f"{name}.svg", "--data", out / f"{name}.csv")
+    return out
+
+
+@pytest.fixture(scope="module")
+def html(inputs: Path, drawn: Path) -> str:
+    """The page, written by its script."""
+    script(
+        "write_report.py", "--config", inputs / "study.json", "--scores", inputs / "scores.csv",
+        "--rows", inputs / "rows.jsonl", "--figure", *(f"{n}={drawn / n}.svg" for n in page.FIGURES),
+        "--funnel", inputs / "funnel.json", "--retrieval", inputs / "retrieval.json", "--cost", *inputs.glob("*.tsv"),
+        "--usage", inputs / "pairs.usage.json", "--template", TEMPLATE, "--out", inputs / "report.html",
+    )  # fmt: skip
+    return (inputs / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", page.FIGURES)
+def test_figures_are_svg_with_their_data_beside(drawn: Path, name: str) -> None:
+    root = ET.parse(drawn / f"{name}.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert page.svg_title((drawn / f"{name}.svg").read_text(encoding="utf-8"))
+    rows = list(csv.DictReader(io.StringIO((drawn / f"{name}.csv").read_text(encoding="utf-8"))))
+    expected = {
+        "scores": figures.score_distribution(answers()),
+        "loss": figures.loss_curve({"m/lora/d/seed1": LOG}),
+        "funnel": figures.funnel_steps([FUNNEL]),
+    }[name]
+    assert rows == [{k: str(v) for k, v in row.items()} for row in expected]
+
+
+def test_funnel_draws_a_bar_a_step(drawn: Path) -> None:
+    svg = (drawn / "funnel.svg").read_text(encoding="utf-8")
+    assert "From 47 documents fetched to 318 training rows" in svg and ">318<" in svg and ">47<" in svg
+
+
+def test_shares_are_mean_distributions_and_fall_back_to_the_rounded_score() -> None:
+    row = answers(1)[0]
+    rows = [row, {**row, "scores": {"qwen": 4.6}, "distributions": {}}, {**row, "scores": {"qwen": None}}]
+    data = figures.score_distribution(rows)
+    assert [(r["score"], r["share"]) for r in data] == [(1, 0.0), (2, 0.25), (3, 0.0), (4, 0.25), (5, 0.5)]
+    assert {(r["answers"], r["mean_score"]) for r in data} == {(2, 3.3)}
+
+
+def test_arms_keep_their_colour_in_any_order() -> None:
+    rows = [(run, mode, f"{run} {mode}") for run, mode in ARMS]
+    assert figures.arm_colours(rows) == figures.arm_colours(rows[::-1])
+    many = [(f"m/lora/d/seed{i}", "closed", str(i)) for i in range(21)]
+    assert len(set(figures.arm_colours(many).values())) == 21
+
+
+def test_several_datasets_judges_and_runs_are_drawn() -> None:
+    other = [{**a, "dataset": "e", "scores": {"qwen": 3.0, "llama": 2.0}} for a in answers(2)]
+    data = figures.score_distribution(answers(2) + other)
+    colours = figures.arm_colours((a["run"], a["mode"], a["arm"]) for a in other)
+    assert figures.to_svg(figures.score_chart(data, colours)).count("answers an arm)</text>") == 6
+    assert "Loss of 2 tuned runs" in figures.to_svg(figures.loss_chart(figures.loss_curve({"a": LOG, "b": LOG})))
+    assert "2 data sets" in figures.to_svg(
+        figures.funnel_chart(figures.funnel_steps([FUNNEL, {**FUNNEL, "dataset": "e"}]))
+    )
+
+
+def test_page_has_every_section_and_its_numbers(html: str) -> None:
+    sections = re.findall(r'<section id="([a-z]+)"', html)
+    assert sections == [
+        "answer", "scores", "distributions", "training", "funnel", "retrieval", "questions", "cost", "configuration",
+    ]  # fmt: skip
+    assert set(re.findall(r'href="#([a-z]+)"', html)) == set(sections)
+    for text in (
+        "Should Haldrune tune a small model on its website, or let it look things up?",
+        "difference +0.59, 95 % interval +0.47 to +0.71",
+        "<strong>+0.82</strong>",  # its interval excludes zero
+        "quote is not in the text",
+        "60\u00a0% to 91\u00a0%",  # Wilson's interval of 19 in 24
+        "1 min 40 s",  # both jobs of the rule `train`
+        "2,048 MB",
+        "41,000",
+        "1 of 2 facts",
+        "smollm2-135m-instruct",
+    ):
+        assert text in html, text
+    assert "<strong>−0.01</strong>" not in html and "−0.01" in html
+    assert html.count("<svg") == html.count("</svg>") == html.count('role="img"') == 3
+    assert html.count('<li class="card">') == 20 and html.count('<li class="said">') == 60
+
+
+def test_answers_are_text_not_markup(html: str) -> None:
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<script" not in html and "<img" not in html
+
+
+def test_page_fetches_nothing(html: str) -> None:
+    assert not re.search(r"<(link|script|img|iframe|object|embed|video|audio|base|form)\b", html)
+    assert not re.search(r"<[^>]*\ssrc\s*=|@import|url\(\s*['\"]?(?!#)", html)
+    assert {tag for tag, _ in re.findall(r'<(\w+)[^>]*href="(http[^"]*)"', html)} <= {"a"}
+
+
+def test_only_web_addresses_become_links() -> None:
+    assert page.link("javascript:alert(1)") == "javascript:alert(1)"
+    assert 'href="http://a.test/?&#34;&lt;"' in page.link('http://a.test/?"<')
+
+
+@pytest.mark.parametrize(
+    "content", ["<script/>", "<style/>", "<rect onclick='x'/>", "<image href='http://a.test/'/>", "<use href='x'/>"]
+)
+def test_a_figure_that_is_more_than_a_drawing_is_refused(content: str) -> None:
+    with pytest.raises(InputError, match="figure loss"):
+        page.inline_svg(f'<svg xmlns="http://www.w3.org/2000/svg">{content}</svg>', "loss")
+
+
+def test_ids_of_figures_do_not_collide() -> None:
+    svg = '<svg xmlns="http://www.w3.org/2000/svg"><g id="a" clip-path="url(#a)"/></svg>'
+    assert '<g id="loss-a" clip-path="url(#loss-a)"/>' in page.inline_svg(svg, "loss")
+
+
+def test_questions_are_the_same_in_any_order_and_fill_up() -> None:
+    arms = [f"{run} {mode}" for run, mode in ARMS]
+    rows = answers()
+    chosen = page.pick_questions(rows, 20, arms)
+    assert chosen == page.pick_questions(rows[::-1], 20, arms)
+    assert [q["split"] for q in chosen] == [TRAINED] * 10 + [NEW] * 10
+    assert [a["arm"] for a in chosen[0]["answers"]] == arms
+    few = [r for r in rows if r["split"] == TRAINED or r["example_id"] in (f"{NEW}0", f"{NEW}1")]
+    assert [q["split"] for q in page.pick_questions(few, 20, arms)] == [TRAINED] * 18 + [NEW] * 2
+
+
+def test_page_stands_without_optional_inputs() -> None:
+    config = load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+    sources = page.Sources(config, study((0.1, 0.2), None), [], {}, [], [], {}, [])
+    html = page.render(TEMPLATE.read_text(encoding="utf-8"), sources)
+    assert "No job was measured" in html and "made without the figure" in html
