@@ -66,7 +66,7 @@ def main() -> None:
             figures=figures,
             funnels=[read_json(path) for path in args.funnel],
             retrieval=[read_json(path) for path in args.retrieval],
-            costs={path.name: read_table(path, "\t") for path in args.cost},
+            costs={path.as_posix().partition("costs/")[2] or path.name: read_table(path, "\t") for path in args.cost},
             usage=[read_json(path) for path in args.usage],
         ),
     )

@@ -368,7 +368,7 @@ def _describe(path: list[str]) -> str:
 
 def _suggest(word: str, known: Any) -> str:
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.4)
     if close:
         return f", did you mean {close[0]!r}?"
     return f", expected one of: {', '.join(names)}" if names else ""

@@ -266,12 +266,10 @@ def test_no_text_makes_a_chunk_longer_than_max_tokens(tokenizer_file, tokenizer,
 
 
 def test_a_chunk_below_min_tokens_is_left_out(tokenizer_file):
-    text = (
-        "\n\n".join(f"# Part {n}\n\n" + f"A sentence about part {n}. " * 15 for n in range(3)) + "\n\n# End\n\nShort."
-    )
-    everything = chunk_pages([page(text)], tokenizer_file, Chunks(max_tokens=100, min_tokens=1))
-    longer = chunk_pages([page(text)], tokenizer_file, Chunks(max_tokens=100, min_tokens=40))
-    assert longer == [c for c in everything if c.tokens >= 40]
+    text = "# Short\n\nOne.\n\n# Long\n\n" + "A sentence about power and cooling. " * 40
+    everything = chunk_pages([page(text)], tokenizer_file, Chunks(max_tokens=60, min_tokens=1))
+    longer = chunk_pages([page(text)], tokenizer_file, Chunks(max_tokens=60, min_tokens=24))
+    assert longer == [c for c in everything if c.tokens >= 24]
     assert 0 < len(longer) < len(everything)
 
 

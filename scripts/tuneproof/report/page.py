@@ -234,11 +234,11 @@ def wilson(hits: int, n: int) -> tuple[float, float] | None:
 def cost_table(files: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Cost]:
     """Sum Snakemake's benchmark files by rule, from {file name: rows}; the dearest rule first.
 
-    A file is named after the rule and its ids, joined by dots; a rule's name has no dot.
+    A file's path begins with its rule: train.X.seed1.tsv, answer/X/base/Y.tsv.
     """
     rows: dict[str, list[Mapping[str, str]]] = defaultdict(list)
     for name, lines in files.items():
-        rows[name.partition(".")[0]] += lines
+        rows[re.split(r"[./]", name)[0]] += lines
     costs = [
         Cost(
             rule,

@@ -1,0 +1,81 @@
+"""The configuration: what is right loads, what is wrong is named by its key."""
+
+import copy
+import json
+
+import pytest
+import yaml
+
+from tuneproof import study
+from tuneproof.errors import InputError
+
+
+@pytest.fixture
+def config(root):
+    return yaml.safe_load((root / "config.yaml").read_text())
+
+
+def test_the_default_study_has_three_arms(config):
+    loaded = study.load(config)
+    assert [(run.id, mode) for run, mode in study.arms(loaded)] == [
+        ("smollm2-135m-instruct/base", "closed"),
+        ("smollm2-135m-instruct/base", "rag"),
+        ("smollm2-135m-instruct/lora/haldrune/seed1", "closed"),
+    ]
+
+
+def test_the_grid_is_every_combination_less_the_excluded(config):
+    config["study"].update(seeds=[1, 2, 3], exclude=[{"seed": 2}])
+    runs = study.expand_runs(study.load(config))
+    assert [run.seed for run in runs] == [None, 1, 3]
+
+
+def test_the_schema_on_disk_is_the_schema_of_the_types(root):
+    on_disk = json.loads((root / "schemas" / "config.schema.json").read_text())
+    assert on_disk == study.Config.model_json_schema(), "run `make schema`"
+
+
+def test_every_key_is_described():
+    def check(schema):
+        for section in schema["$defs"].values():
+            for name, field in section.get("properties", {}).items():
+                assert field.get("description"), f"{section['title']}.{name} has no description"
+
+    check(study.Config.model_json_schema())
+
+
+WRONG = [
+    ("methods.lora.rnak", 8, "methods.lora.rnak: unknown key, did you mean 'rank'?"),
+    ("methods.lora.rank", 0, "methods.lora.rank: 0 is wrong: input should be greater than or equal to 1"),
+    ("methods.lora.rank", "many", "methods.lora.rank: 'many' is wrong: input should be a valid integer"),
+    ("methods.lora.kind", "magic", "methods.lora.kind: 'magic' is wrong: input should be 'lora'"),
+    ("study.models", ["smollm"], "study.models: 'smollm' is not in `models`, did you mean 'smollm2-135m-instruct'?"),
+    ("study.judges", [], "study.judges: [] is wrong"),
+    ("datasets.haldrune.corpus", "nowhere", "datasets.haldrune.corpus: 'nowhere' is not in `corpora`"),
+    ("corpora.haldrune.folder", {"path": "x"}, "corpora.haldrune: expected exactly one of `crawl` and `folder`"),
+    ("corpora.haldrune.crawl.start", ["haldrune"], "'haldrune' is no URL"),
+    ("corpora.haldrune.groups", {"a": "("}, "groups.a: '(' is no regular expression"),
+    ("corpora.haldrune.crawl.serve.host", "haldrune.com", "corpora.haldrune.crawl.serve.host: 'haldrune.com' is wrong"),
+    ("studdy", {}, "studdy: unknown key, did you mean 'study'?"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "sentence"), WRONG)
+def test_a_wrong_value_is_named_by_key_value_and_what_was_expected(config, key, value, sentence):
+    wrong = copy.deepcopy(config)
+    *path, last = key.split(".")
+    place = wrong
+    for part in path:
+        place = place[part]
+    place[last] = value
+    with pytest.raises(InputError) as error:
+        study.load(wrong)
+    assert sentence in str(error.value)
+
+
+def test_all_wrong_keys_are_named_at_once(config):
+    config["methods"]["lora"].update(rank=0, epochs=0)
+    with pytest.raises(InputError) as error:
+        study.load(config)
+    assert "lora.rank" in str(error.value)
+    assert "lora.epochs" in str(error.value)
