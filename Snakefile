@@ -27,6 +27,7 @@ localrules:
     fetch_model,
     render_sample_site,
     crawl,
+    resolve_study,
 
 
 rule all:

@@ -13,27 +13,17 @@ rule retrieve:
         counts="results/datasets/{dataset}/retrieval.json",
     log:
         "logs/retrieve/{dataset}.log",
-    params:
-        top_k=CONFIG.retrieval.top_k,
     benchmark:
         "results/costs/retrieve.{dataset}.tsv"
+    container:
+        CONFIG.containers.cpu
     threads: 2
+    params:
+        top_k=CONFIG.retrieval.top_k,
     shell:
         "exec python scripts/retrieve.py --tests {input.tests} --chunks {input.chunks} --index {input.index}"
         " --encoder {input.encoder} --top-k {params.top_k} --dataset {wildcards.dataset} --out {output.retrieved}"
         " --counts {output.counts} 2> {log}"
-
-
-def adapter_of(wildcards):
-    """The adapter of a tuned run; nothing for a base model."""
-    if wildcards.run.endswith("/base"):
-        return []
-    return [f"results/runs/{wildcards.run}/adapter/adapter_model.safetensors"]
-
-
-def retrieved_for(path):
-    """An input that only the retrieval arm has."""
-    return lambda wildcards: path(wildcards) if wildcards.mode == "rag" else []
 
 
 rule answer:
@@ -42,7 +32,9 @@ rule answer:
         tests=TESTS,
         student=lambda w: f"resources/models/{w.run.split('/')[0]}/student/lock.json",
         adapter=adapter_of,
-        retrieved=retrieved_for(lambda w: f"results/datasets/{w.dataset}/retrieved.jsonl"),
+        retrieved=retrieved_for(
+            lambda w: f"results/datasets/{w.dataset}/retrieved.jsonl"
+        ),
         chunks=retrieved_for(of_corpus("chunks.jsonl")),
         prompt="prompts/answer_with_context.txt",
     output:
@@ -50,19 +42,26 @@ rule answer:
         usage="results/costs/answer/{run}/{dataset}.{mode}.usage.json",
     log:
         "logs/answer/{run}/{dataset}.{mode}.log",
-    params:
-        decoding=section("decoding"),
-        adapter=lambda w, input: f"--adapter {os.path.dirname(input.adapter[0])}" if input.adapter else "",
-        context=lambda w, input: (
-            f"--retrieved {input.retrieved} --chunks {input.chunks}" if w.mode == "rag" else ""
-        ),
     benchmark:
         "results/costs/answer/{run}/{dataset}.{mode}.tsv"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     resources:
         mem_mb=4000,
         gpu=1,
+    params:
+        decoding=section("decoding"),
+        environment=KEEP_MEMORY,
+        adapter=lambda w, input: (
+            f"--adapter {os.path.dirname(input.adapter[0])}" if input.adapter else ""
+        ),
+        context=lambda w, input: (
+            f"--retrieved {input.retrieved} --chunks {input.chunks}"
+            if w.mode == "rag"
+            else ""
+        ),
     shell:
-        "exec python scripts/answer.py --tests {input.tests} --run {wildcards.run} --mode {wildcards.mode}"
+        "{params.environment} exec python scripts/answer.py --tests {input.tests} --run {wildcards.run} --mode {wildcards.mode}"
         " --decoding {params.decoding:q} --student {input.student} {params.adapter} {params.context}"
         " --prompt {input.prompt} --store store/llm --out {output.answers} --usage {output.usage} 2> {log}"

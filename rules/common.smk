@@ -15,6 +15,8 @@ except InputError as error:
     raise WorkflowError(str(error))
 
 RUNS = tuneproof_study.expand_runs(CONFIG)
+BASES = [run.id for run in RUNS if run.method is None]
+TUNED = [run.id for run in RUNS if run.method]
 ARMS = [
     {"run": run.id, "mode": mode, "dataset": dataset}
     for run, mode in tuneproof_study.arms(CONFIG)
@@ -28,9 +30,21 @@ LLMS = sorted(
 ENCODERS = sorted({CONFIG.corpora[c].encoder for c in CORPORA})
 MODEL_LOCKS = sorted(
     f"resources/models/{model}/lock.json"
-    for model in {*CONFIG.study.models, *(CONFIG.llms[name].model for name in LLMS), *ENCODERS}
+    for model in {
+        *CONFIG.study.models,
+        *(CONFIG.llms[name].model for name in LLMS),
+        *ENCODERS,
+    }
 )
-TESTS = [f"results/datasets/{{dataset}}/{split}.jsonl" for split in tuneproof_study.TEST_SPLITS]
+# glibc gives large blocks back to the system at every step, and every step faults them in again: told to keep them,
+# training on two cores took 61.6 s instead of 82.2 s for 39 steps of the default study.
+KEEP_MEMORY = (
+    "GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000"
+)
+TESTS = [
+    f"results/datasets/{{dataset}}/{split}.jsonl"
+    for split in tuneproof_study.TEST_SPLITS
+]
 
 
 wildcard_constraints:
@@ -100,3 +114,106 @@ def facts_of(wildcards):
 def arm_files(pattern):
     """One file per arm of the study."""
     return [pattern.format(**arm) for arm in ARMS]
+
+
+def crawl_inputs(wildcards):
+    """The folder that is served while it is crawled, where there is one."""
+    serve = CONFIG.corpora[wildcards.corpus].crawl.serve
+    return [serve.folder] if serve else []
+
+
+def extract_inputs(wildcards):
+    """The archive of a crawl, or the files of a folder."""
+    folder = CONFIG.corpora[wildcards.corpus].folder
+    if folder is None:
+        return [f"resources/corpora/{wildcards.corpus}/crawl.warc.gz"]
+    root = os.path.expandvars(folder.path)
+    return [root] if os.path.isdir(root) else []
+
+
+def adapter_of(wildcards):
+    """The adapter of a tuned run; nothing for a base model."""
+    if wildcards.run in BASES:
+        return []
+    return [f"results/runs/{wildcards.run}/adapter/adapter_model.safetensors"]
+
+
+def retrieved_for(path):
+    """An input that only the retrieval arm has."""
+    return lambda wildcards: path(wildcards) if wildcards.mode == "rag" else []
+
+
+def judge_files():
+    """Every judge's scores of every arm."""
+    pattern = "results/scores/{run}/{dataset}.{mode}.judge-{judge}.jsonl"
+    return [
+        pattern.format(**arm, judge=judge)
+        for judge in CONFIG.study.judges
+        for arm in ARMS
+    ]
+
+
+def arm_table():
+    """The arms and their files, as JSON for the table's script."""
+    labels = {"closed": "closed book", "rag": "retrieval"}
+    return json.dumps(
+        [
+            {
+                "dataset": arm["dataset"],
+                "label": f"{arm_name(arm['run'])}, {labels[arm['mode']]}",
+                "answers": "results/answers/{run}/{dataset}.{mode}.jsonl".format(**arm),
+                "measures": "results/scores/{run}/{dataset}.{mode}.measures.jsonl".format(
+                    **arm
+                ),
+                "scores": [
+                    f"results/scores/{{run}}/{{dataset}}.{{mode}}.judge-{judge}.jsonl".format(
+                        **arm
+                    )
+                    for judge in CONFIG.study.judges
+                ],
+            }
+            for arm in ARMS
+        ]
+    )
+
+
+def arm_name(run):
+    """What a reader calls a run: "X base", or "X lora on DATASET", with the seed where there are several."""
+    model, *tuned = run.split("/")
+    if tuned == ["base"]:
+        return f"{model} base"
+    method, dataset, seed = tuned
+    return f"{model} {method} on {dataset}" + (
+        f" ({seed})" if len(CONFIG.study.seeds) > 1 else ""
+    )
+
+
+def costs_and_usages():
+    """What every job of the study cost: Snakemake's measurements, and the calls and tokens of those that call a model."""
+    corpora = {name: CONFIG.corpora[name] for name in CORPORA}
+    arms = ["{run}/{dataset}.{mode}".format(**arm) for arm in ARMS]
+    silent = [
+        f"{rule}.{c}"
+        for c in corpora
+        for rule in ("extract_pages", "chunk_pages", "index_chunks")
+    ]
+    silent += [f"crawl.{name}" for name, corpus in corpora.items() if corpus.crawl]
+    silent += [
+        f"{rule}.{d}"
+        for d in CONFIG.study.datasets
+        for rule in ("screen_pairs", "retrieve")
+    ]
+    silent += [
+        "train.{model}.{method}.{dataset}.seed{seed}".format(**vars(run))
+        for run in RUNS
+        if run.method
+    ]
+    calling = [
+        f"{rule}.{d}"
+        for d in CONFIG.study.datasets
+        for rule in ("write_pairs", "rephrase_questions")
+    ]
+    calling += [f"answer/{arm}" for arm in arms]
+    calling += [f"judge/{arm}.{judge}" for judge in CONFIG.study.judges for arm in arms]
+    costs = [f"results/costs/{name}.tsv" for name in (*silent, *calling)]
+    return costs, [f"results/costs/{name}.usage.json" for name in calling]

@@ -10,15 +10,11 @@ rule render_sample_site:
         facts="resources/sites/haldrune/facts.jsonl",
     log:
         "logs/render_sample_site.log",
+    container:
+        CONFIG.containers.cpu
     shell:
         "exec python scripts/render_sample_site.py --source {input.source} --site {output.site}"
         " --facts {output.facts} > {log} 2>&1"
-
-
-def crawl_inputs(wildcards):
-    """The folder that is served while it is crawled, where there is one."""
-    serve = CONFIG.corpora[wildcards.corpus].crawl.serve
-    return [serve.folder] if serve else []
 
 
 rule crawl:
@@ -29,21 +25,14 @@ rule crawl:
         archive="resources/corpora/{corpus}/crawl.warc.gz",
     log:
         "logs/crawl/{corpus}.log",
-    params:
-        spec=lambda w: CONFIG.corpora[w.corpus].crawl.model_dump_json(),
     benchmark:
         "results/costs/crawl.{corpus}.tsv"
+    container:
+        CONFIG.containers.cpu
+    params:
+        spec=lambda w: CONFIG.corpora[w.corpus].crawl.model_dump_json(),
     shell:
         "exec python scripts/crawl.py --spec {params.spec:q} --out {output.archive} 2> {log}"
-
-
-def extract_inputs(wildcards):
-    """The archive of a crawl, or the files of a folder."""
-    folder = CONFIG.corpora[wildcards.corpus].folder
-    if folder is None:
-        return [f"resources/corpora/{wildcards.corpus}/crawl.warc.gz"]
-    root = os.path.expandvars(folder.path)
-    return [root] if os.path.isdir(root) else []
 
 
 rule extract_pages:
@@ -55,11 +44,15 @@ rule extract_pages:
         counts="resources/corpora/{corpus}/pages.json",
     log:
         "logs/extract_pages/{corpus}.log",
-    params:
-        spec=section("corpora", "corpus"),
-        archive=lambda w, input: f"--archive {input[0]}" if CONFIG.corpora[w.corpus].crawl else "",
     benchmark:
         "results/costs/extract_pages.{corpus}.tsv"
+    container:
+        CONFIG.containers.cpu
+    params:
+        spec=section("corpora", "corpus"),
+        archive=lambda w, input: (
+            f"--archive {input[0]}" if CONFIG.corpora[w.corpus].crawl else ""
+        ),
     shell:
         "exec python scripts/extract_pages.py --spec {params.spec:q} {params.archive} --out {output.pages}"
         " --counts {output.counts} 2> {log}"
@@ -74,10 +67,12 @@ rule chunk_pages:
         chunks="resources/corpora/{corpus}/chunks.jsonl",
     log:
         "logs/chunk_pages/{corpus}.log",
-    params:
-        spec=lambda w: CONFIG.corpora[w.corpus].chunks.model_dump_json(),
     benchmark:
         "results/costs/chunk_pages.{corpus}.tsv"
+    container:
+        CONFIG.containers.cpu
+    params:
+        spec=lambda w: CONFIG.corpora[w.corpus].chunks.model_dump_json(),
     shell:
         "exec python scripts/chunk_pages.py --pages {input.pages} --encoder {input.encoder} --spec {params.spec:q}"
         " --out {output.chunks} 2> {log}"
@@ -94,6 +89,8 @@ rule index_chunks:
         "logs/index_chunks/{corpus}.log",
     benchmark:
         "results/costs/index_chunks.{corpus}.tsv"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     shell:
         "exec python scripts/index_chunks.py --chunks {input.chunks} --encoder {input.encoder}"

@@ -7,6 +7,8 @@ rule fetch_model:
         lock="resources/models/{model}/lock.json",
     log:
         "logs/fetch_model/{model}.log",
+    container:
+        CONFIG.containers.cpu
     params:
         spec=section("models", "model"),
     shell:
@@ -23,6 +25,8 @@ rule prepare_student:
         "logs/prepare_student/{model}.log",
     benchmark:
         "results/costs/prepare_student.{model}.tsv"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     resources:
         mem_mb=4000,

@@ -13,14 +13,16 @@ rule write_pairs:
         usage="results/costs/write_pairs.{dataset}.usage.json",
     log:
         "logs/write_pairs/{dataset}.log",
-    params:
-        spec=section("datasets", "dataset"),
-        llm=llm_section,
     benchmark:
         "results/costs/write_pairs.{dataset}.tsv"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     resources:
         mem_mb=7000,
+    params:
+        spec=section("datasets", "dataset"),
+        llm=llm_section,
     shell:
         "exec python scripts/write_pairs.py --chunks {input.chunks} --spec {params.spec:q} --llm {params.llm:q}"
         " --model {input.model} --prompt {input.prompt} --store store/llm --out {output.written}"
@@ -38,11 +40,13 @@ rule screen_pairs:
         dropped="results/datasets/{dataset}/dropped.jsonl",
     log:
         "logs/screen_pairs/{dataset}.log",
-    params:
-        near_duplicate=lambda w: CONFIG.datasets[w.dataset].near_duplicate,
     benchmark:
         "results/costs/screen_pairs.{dataset}.tsv"
+    container:
+        CONFIG.containers.cpu
     threads: 2
+    params:
+        near_duplicate=lambda w: CONFIG.datasets[w.dataset].near_duplicate,
     shell:
         "exec python scripts/screen_pairs.py --pairs {input.pairs} --chunks {input.chunks} --encoder {input.encoder}"
         " --near-duplicate {params.near_duplicate} --out {output.kept} --dropped {output.dropped} 2> {log}"
@@ -60,14 +64,16 @@ rule rephrase_questions:
         usage="results/costs/rephrase_questions.{dataset}.usage.json",
     log:
         "logs/rephrase_questions/{dataset}.log",
-    params:
-        phrasings=lambda w: CONFIG.datasets[w.dataset].phrasings,
-        llm=llm_section,
     benchmark:
         "results/costs/rephrase_questions.{dataset}.tsv"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     resources:
         mem_mb=7000,
+    params:
+        phrasings=lambda w: CONFIG.datasets[w.dataset].phrasings,
+        llm=llm_section,
     shell:
         "exec python scripts/rephrase_questions.py --pairs {input.pairs} --chunks {input.chunks}"
         " --phrasings {params.phrasings} --llm {params.llm:q} --model {input.model} --prompt {input.prompt}"
@@ -92,6 +98,8 @@ rule split_pairs:
         funnel="results/datasets/{dataset}/funnel.json",
     log:
         "logs/split_pairs/{dataset}.log",
+    container:
+        CONFIG.containers.cpu
     params:
         spec=section("datasets", "dataset"),
         folder=lambda w: f"results/datasets/{w.dataset}",

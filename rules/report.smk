@@ -1,7 +1,5 @@
 """Figures and the report: one self-contained HTML file, and captions for `snakemake --report`."""
 
-TUNED = [run.id for run in RUNS if run.method]
-
 
 rule plot_scores:
     """Draw each judge's distribution of scores, arm beside arm."""
@@ -17,6 +15,8 @@ rule plot_scores:
         data="results/figures/scores.csv",
     log:
         "logs/plot_scores.log",
+    container:
+        CONFIG.containers.cpu
     shell:
         "exec python scripts/plot_scores.py --rows {input.rows} --out {output.figure} --data {output.data} 2> {log}"
 
@@ -35,6 +35,8 @@ rule plot_loss:
         data="results/figures/loss.csv",
     log:
         "logs/plot_loss.log",
+    container:
+        CONFIG.containers.cpu
     params:
         runs=TUNED,
     shell:
@@ -45,7 +47,9 @@ rule plot_loss:
 rule plot_funnel:
     """Draw what was left at each step from documents to training rows."""
     input:
-        funnels=expand("results/datasets/{dataset}/funnel.json", dataset=CONFIG.study.datasets),
+        funnels=expand(
+            "results/datasets/{dataset}/funnel.json", dataset=CONFIG.study.datasets
+        ),
     output:
         figure=report(
             "results/figures/funnel.svg",
@@ -56,6 +60,8 @@ rule plot_funnel:
         data="results/figures/funnel.csv",
     log:
         "logs/plot_funnel.log",
+    container:
+        CONFIG.containers.cpu
     shell:
         "exec python scripts/plot_funnel.py --funnel {input.funnels} --out {output.figure} --data {output.data} 2> {log}"
 
@@ -66,30 +72,12 @@ rule resolve_study:
         "results/study.json",
     log:
         "logs/resolve_study.log",
+    container:
+        CONFIG.containers.cpu
     params:
-        study=CONFIG.model_dump_json(indent=2),
+        study=lambda w: CONFIG.model_dump_json(indent=2),
     shell:
         "printf '%s\\n' {params.study:q} > {output} 2> {log}"
-
-
-COSTS = [
-    *(f"results/costs/{rule}.{c}.tsv" for c in CORPORA for rule in ("extract_pages", "chunk_pages", "index_chunks")),
-    *(f"results/costs/crawl.{c}.tsv" for c in CORPORA if CONFIG.corpora[c].crawl),
-    *(
-        f"results/costs/{rule}.{d}.tsv"
-        for d in CONFIG.study.datasets
-        for rule in ("write_pairs", "screen_pairs", "rephrase_questions", "retrieve")
-    ),
-    *(f"results/costs/train.{run.replace('/', '.')}.tsv" for run in TUNED),
-    *arm_files("results/costs/answer/{run}/{dataset}.{mode}.tsv"),
-    *(path for j in CONFIG.study.judges for path in arm_files("results/costs/judge/{run}/{dataset}.{mode}." + j + ".tsv")),
-]
-USAGES = [
-    path.replace(".tsv", ".usage.json")
-    for path in COSTS
-    if os.path.relpath(path, "results/costs").split(".")[0].split("/")[0]
-    in ("write_pairs", "rephrase_questions", "answer", "judge")
-]
 
 
 rule write_report:
@@ -99,10 +87,14 @@ rule write_report:
         scores="results/tables/scores.csv",
         rows="results/tables/rows.jsonl",
         figures=[f"results/figures/{name}.svg" for name in ("scores", "loss", "funnel")],
-        funnels=expand("results/datasets/{dataset}/funnel.json", dataset=CONFIG.study.datasets),
-        retrievals=expand("results/datasets/{dataset}/retrieval.json", dataset=CONFIG.study.datasets),
-        costs=COSTS,
-        usages=USAGES,
+        funnels=expand(
+            "results/datasets/{dataset}/funnel.json", dataset=CONFIG.study.datasets
+        ),
+        retrievals=expand(
+            "results/datasets/{dataset}/retrieval.json", dataset=CONFIG.study.datasets
+        ),
+        costs=costs_and_usages()[0],
+        usages=costs_and_usages()[1],
         template="report/report.html.j2",
     output:
         html=report(
@@ -113,8 +105,12 @@ rule write_report:
         ),
     log:
         "logs/write_report.log",
+    container:
+        CONFIG.containers.cpu
     params:
-        figures=lambda w, input: [f"{os.path.basename(p).removesuffix('.svg')}={p}" for p in input.figures],
+        figures=lambda w, input: [
+            f"{os.path.basename(p).removesuffix('.svg')}={p}" for p in input.figures
+        ],
     shell:
         "exec python scripts/write_report.py --config {input.study} --scores {input.scores} --rows {input.rows}"
         " --figure {params.figures} --funnel {input.funnels} --retrieval {input.retrievals} --cost {input.costs}"

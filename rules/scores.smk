@@ -12,6 +12,8 @@ rule measure:
         measures="results/scores/{run}/{dataset}.{mode}.measures.jsonl",
     log:
         "logs/measure/{run}/{dataset}.{mode}.log",
+    container:
+        CONFIG.containers.cpu
     params:
         facts=lambda w, input: f"--facts {input.facts}" if input.facts else "",
     shell:
@@ -31,46 +33,19 @@ rule judge:
         usage="results/costs/judge/{run}/{dataset}.{mode}.{judge}.usage.json",
     log:
         "logs/judge/{run}/{dataset}.{mode}.{judge}.log",
-    params:
-        llm=llm_section,
     benchmark:
         "results/costs/judge/{run}/{dataset}.{mode}.{judge}.tsv"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     resources:
         mem_mb=7000,
+    params:
+        llm=llm_section,
     shell:
         "exec python scripts/judge.py --answers {input.answers} --tests {input.tests} --name {wildcards.judge}"
         " --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm"
         " --out {output.scores} --usage {output.usage} 2> {log}"
-
-
-def arm_table():
-    """The arms and their files, as JSON for the table's script."""
-    labels = {"closed": "closed book", "rag": "retrieval"}
-    return json.dumps(
-        [
-            {
-                "dataset": arm["dataset"],
-                "label": f"{arm_name(arm['run'])}, {labels[arm['mode']]}",
-                "answers": "results/answers/{run}/{dataset}.{mode}.jsonl".format(**arm),
-                "measures": "results/scores/{run}/{dataset}.{mode}.measures.jsonl".format(**arm),
-                "scores": [
-                    f"results/scores/{{run}}/{{dataset}}.{{mode}}.judge-{judge}.jsonl".format(**arm)
-                    for judge in CONFIG.study.judges
-                ],
-            }
-            for arm in ARMS
-        ]
-    )
-
-
-def arm_name(run):
-    """What a reader calls a run: "X base", or "X lora on DATASET", with the seed where there are several."""
-    model, *tuned = run.split("/")
-    if tuned == ["base"]:
-        return f"{model} base"
-    method, dataset, seed = tuned
-    return f"{model} {method} on {dataset}" + (f" ({seed})" if len(CONFIG.study.seeds) > 1 else "")
 
 
 rule tabulate_scores:
@@ -78,10 +53,7 @@ rule tabulate_scores:
     input:
         arm_files("results/answers/{run}/{dataset}.{mode}.jsonl"),
         arm_files("results/scores/{run}/{dataset}.{mode}.measures.jsonl"),
-        [
-            arm_files("results/scores/{run}/{dataset}.{mode}.judge-" + judge + ".jsonl")
-            for judge in CONFIG.study.judges
-        ],
+        judge_files(),
         tests=expand(TESTS, dataset=CONFIG.study.datasets),
         chunks=expand("resources/corpora/{corpus}/chunks.jsonl", corpus=CORPORA),
     output:
@@ -94,6 +66,8 @@ rule tabulate_scores:
         rows="results/tables/rows.jsonl",
     log:
         "logs/tabulate_scores.log",
+    container:
+        CONFIG.containers.cpu
     params:
         arms=arm_table(),
         bootstrap=CONFIG.study.bootstrap,

@@ -14,18 +14,21 @@ rule train:
         spec="results/runs/{model}/{method}/{dataset}/seed{seed}/spec.json",
     log:
         "logs/train/{model}.{method}.{dataset}.seed{seed}.log",
-    params:
-        spec=section("methods", "method"),
-        run=lambda w: f"results/runs/{w.model}/{w.method}/{w.dataset}/seed{w.seed}",
-        # not an output: Snakemake deletes the outputs of a failed attempt
-        checkpoints=lambda w: f"checkpoints/{w.model}.{w.method}.{w.dataset}.seed{w.seed}",
     benchmark:
         "results/costs/train.{model}.{method}.{dataset}.seed{seed}.tsv"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     resources:
         mem_mb=7000,
         gpu=1,
+    params:
+        spec=section("methods", "method"),
+        environment=KEEP_MEMORY,
+        run=lambda w: f"results/runs/{w.model}/{w.method}/{w.dataset}/seed{w.seed}",
+        # not an output: Snakemake deletes the outputs of a failed attempt
+        checkpoints=lambda w: f"checkpoints/{w.model}.{w.method}.{w.dataset}.seed{w.seed}",
     shell:
         # exec, so that a signal from Slurm reaches the trainer, not a bash in between
-        "exec python scripts/train.py --spec {params.spec:q} --student {input.student} --train {input.train}"
+        "{params.environment} exec python scripts/train.py --spec {params.spec:q} --student {input.student} --train {input.train}"
         " --val {input.val} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.run} > {log} 2>&1"

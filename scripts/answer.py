@@ -36,7 +36,7 @@ def main() -> None:
     from tuneproof.records import Chunk, Example, Retrieved, read_rows, write_json, write_rows
     from tuneproof.study import Decoding
 
-    decoding = Decoding.model_validate_json(args.decoding)
+    decoding = Decoding.parse(args.decoding)
     examples = [example for path in args.tests for example in read_rows(path, Example)]
     template = read_prompt(args.prompt, {"context", "question"})
     retrieved = {r.example_id: r for r in read_rows(args.retrieved, Retrieved)} if args.retrieved else {}

@@ -27,7 +27,7 @@ def main() -> None:
     from tuneproof.study import Chunks
 
     read_lock(args.encoder)
-    spec = Chunks.model_validate_json(args.spec)
+    spec = Chunks.parse(args.spec)
     write_rows(args.out, chunk_pages(read_rows(args.pages, Page), args.encoder.parent / "tokenizer.json", spec))
 
 

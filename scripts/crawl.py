@@ -24,7 +24,7 @@ def main() -> None:
     from tuneproof.corpus.serve import serve
     from tuneproof.study import Crawl
 
-    spec = Crawl.model_validate_json(args.spec)
+    spec = Crawl.parse(args.spec)
     if spec.serve and not Path(spec.serve.folder).is_dir():
         raise InputError(f"crawl.serve.folder: {spec.serve.folder!r} is no folder, expected one of HTML files")
     with serve(Path(spec.serve.folder), spec.serve.host) if spec.serve else nullcontext() as proxy:

@@ -24,7 +24,7 @@ def main() -> None:
     from tuneproof.records import write_json, write_rows
     from tuneproof.study import CorpusSpec
 
-    spec = CorpusSpec.model_validate_json(args.spec)
+    spec = CorpusSpec.parse(args.spec)
     documents = folder_documents(spec.folder) if spec.folder else archived_documents(args.archive)
     pages, counts = extract_pages(documents, spec)
     write_rows(args.out, pages)

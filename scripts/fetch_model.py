@@ -22,7 +22,7 @@ def main() -> None:
     from tuneproof.fetch.weights import fetch_model
     from tuneproof.study import ModelSpec
 
-    fetch_model(args.name, ModelSpec.model_validate_json(args.spec), args.lock)
+    fetch_model(args.name, ModelSpec.parse(args.spec), args.lock)
 
 
 if __name__ == "__main__":

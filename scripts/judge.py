@@ -36,7 +36,7 @@ def main() -> None:
 
     answers = read_rows(args.answers, Answer)
     examples = {e.id: e for path in args.tests for e in read_rows(path, Example)}
-    llm = LLM.model_validate_json(args.llm)
+    llm = LLM.parse(args.llm)
     requests = judge.requests(answers, examples, read_prompt(args.prompt, judge.GAPS))
     answered = complete_with(llm, args.model, requests, args.store, f"judge {args.name}")
     write_rows(args.out, judge.scores_from(answers, answered, args.name))

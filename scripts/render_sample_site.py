@@ -14,6 +14,8 @@ import os
 import shutil
 from pathlib import Path
 
+from tuneproof.errors import InputError, report_errors
+
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
@@ -26,15 +28,26 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@report_errors
 def main() -> None:
     """Render beside the target and rename, so that a killed run leaves no half of a website."""
     args = parse_args()
+    import jinja2
+    import yaml
+
     from tuneproof.corpus.sample_site import render
 
     unfinished = args.site.with_name(args.site.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    facts = render(args.source, unfinished)
+    try:
+        facts = render(args.source, unfinished)
+    except (ValueError, yaml.YAMLError, jinja2.TemplateError) as error:
+        shutil.rmtree(unfinished)
+        raise InputError(f"{args.source}: {error}") from None
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     if args.site.exists():
         shutil.rmtree(args.site)  # a folder with files in it cannot be renamed over
     os.replace(unfinished, args.site)

@@ -39,7 +39,7 @@ def main() -> None:
     pairs = read_rows(args.pairs, Pair)
     texts = {chunk.id: chunk.text for chunk in read_rows(args.chunks, Chunk)}
     requests = rephrase.requests(pairs, template, args.phrasings)
-    llm = LLM.model_validate_json(args.llm)
+    llm = LLM.parse(args.llm)
     answered = complete_with(llm, args.model, requests, args.store, "rephrase questions")
     write_rows(args.out, rephrase.phrasings_from(pairs, answered, texts, args.phrasings))
     write_json(args.usage, usage("rephrase questions", llm.model, answered))

@@ -43,7 +43,7 @@ def main() -> None:
     )
     from tuneproof.study import DatasetSpec
 
-    spec = DatasetSpec.model_validate_json(args.spec)
+    spec = DatasetSpec.parse(args.spec)
     chunks = read_rows(args.chunks, Chunk)
     pairs, phrasings = read_rows(args.pairs, Pair), read_rows(args.phrasings, Phrasing)
     splits = make_examples(pairs, phrasings, {chunk.id: chunk for chunk in chunks}, spec.splits)

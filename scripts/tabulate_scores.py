@@ -1,6 +1,6 @@
 """Join all arms' answers with their scores and make the table with intervals and paired differences.
 
-    python scripts/tabulate_scores.py --arms '[{"dataset": …, "label": …, "answers": …, "measures": …, "scores": […]}, …]'
+    python scripts/tabulate_scores.py --arms '[{"dataset": …, "answers": …, "scores": […], …}, …]'
         --tests results/datasets/X/test_new_pages.jsonl … --chunks chunks.jsonl … --bootstrap 10000
         --rows rows.jsonl --out scores.csv
 

@@ -28,7 +28,7 @@ def main() -> None:
     from tuneproof.study import LoRA
     from tuneproof.training.lora import train
 
-    spec = LoRA.model_validate_json(args.spec)
+    spec = LoRA.parse(args.spec)
     train(spec, args.student, args.train, args.val, args.seed, args.checkpoints, args.out)
 
 

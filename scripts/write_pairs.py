@@ -33,11 +33,11 @@ def main() -> None:
     from tuneproof.records import Chunk, read_rows, write_json, write_rows
     from tuneproof.study import LLM, DatasetSpec
 
-    spec = DatasetSpec.model_validate_json(args.spec)
+    spec = DatasetSpec.parse(args.spec)
     template = read_prompt(args.prompt, {"n", "title", "text"})
     chunks = write.draw_chunks(read_rows(args.chunks, Chunk), spec.max_chunks)
     requests = write.requests(chunks, template, spec.pairs_per_chunk)
-    llm = LLM.model_validate_json(args.llm)
+    llm = LLM.parse(args.llm)
     answered = complete_with(llm, args.model, requests, args.store, "write pairs")
     pairs, failed = write.pairs_from(chunks, answered)
     write_rows(args.failed, failed)

@@ -23,6 +23,7 @@ _SYSTEM_CAUSES = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "the operation is not permitted",
+    errno.EEXIST: "it is a file, expected a folder",
     errno.EISDIR: "it is a folder, expected a file",
     errno.ENOTDIR: "a part of the path is a file, expected a folder",
     errno.ENOENT: "no such file or folder",

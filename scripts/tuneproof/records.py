@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from tuneproof.errors import InputError
 
 Message = dict[str, str]
@@ -167,6 +169,7 @@ def iter_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
     required = {
         n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
+    adapter = TypeAdapter(row_type)
     for number, data in iter_json_lines(path):
         if missing := required - data.keys():
             raise InputError(f"{path} line {number}: no {sorted(missing)[0]!r}, expected {row_type.__name__} rows")
@@ -174,7 +177,12 @@ def iter_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
             raise InputError(
                 f"{path} line {number}: unknown key {sorted(unknown)[0]!r}, expected {row_type.__name__} rows"
             )
-        yield row_type(**data)
+        try:
+            yield adapter.validate_python(data)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            key = ".".join(str(part) for part in wrong["loc"])
+            raise InputError(f"{path} line {number}: {key}: {wrong['input']!r} is wrong: {wrong['msg']}") from None
 
 
 def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -187,7 +195,7 @@ def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not line.strip():
                     continue
                 try:
-                    data = json.loads(line)
+                    data = json.loads(line.rstrip("\n"))
                 except json.JSONDecodeError as error:
                     raise InputError(
                         f"{path} line {number}: {error.msg} at column {error.colno}, expected JSON"
@@ -234,6 +242,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a refused write() does not say of which file
         raise

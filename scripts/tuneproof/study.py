@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,6 +26,14 @@ Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a section that a script is given as JSON; raise InputError where it is wrong."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"section {cls.__name__}: " + "; ".join(_sentence(e) for e in error.errors())) from None
 
 
 class IndexSource(_Section):
@@ -103,6 +111,13 @@ class Folder(_Section):
 
     path: str = Field(description="The folder. $VARIABLES of the environment are filled in.")
     patterns: list[str] = Field(["**/*.md", "**/*.html"], min_length=1, description="Which files, as globs.")
+
+    @model_validator(mode="after")
+    def _globs(self) -> Folder:
+        for pattern in self.patterns:
+            if not pattern or pattern.startswith("/"):
+                raise ValueError(f"patterns: {pattern!r} is no glob below the folder, expected e.g. **/*.md")
+        return self
 
 
 class Chunks(_Section):
@@ -236,6 +251,12 @@ class StudySpec(_Section):
     bootstrap: int = Field(10_000, ge=1000, description="Resamples behind each interval.")
 
 
+class Containers(_Section):
+    """Images for `snakemake --sdm apptainer`; without that option jobs run in the environment of the caller."""
+
+    cpu: str = Field("containers/cpu.sif", description="Image with envs/cpu.lock installed (containers/cpu.def).")
+
+
 class Config(_Section):
     """The whole configuration: registries keyed by id, and a study over the ids."""
 
@@ -246,6 +267,7 @@ class Config(_Section):
     methods: dict[Id, LoRA] = Field(description="Ways of tuning.")
     llms: dict[Id, LLM] = Field(description="Models that write and judge.")
     judges: dict[Id, JudgeSpec] = Field(description="Judges.")
+    containers: Containers = Field(Containers(), description="Images.")
     retrieval: Retrieval = Field(Retrieval(), description="The retrieval arm.")
     decoding: Decoding = Field(Decoding(), description="How students answer.")
 
@@ -258,6 +280,11 @@ class Config(_Section):
 
         for name, corpus in self.corpora.items():
             check(f"corpora.{name}.encoder", corpus.encoder, "models")
+            if corpus.chunks.max_tokens > self.models[corpus.encoder].context - 2:
+                raise ValueError(
+                    f"corpora.{name}.chunks.max_tokens: {corpus.chunks.max_tokens} is more than {corpus.encoder} "
+                    f"reads: {self.models[corpus.encoder].context} less 2 tokens of its own"
+                )
         for name, dataset in self.datasets.items():
             check(f"datasets.{name}.corpus", dataset.corpus, "corpora")
             check(f"datasets.{name}.llm", dataset.llm, "llms")
@@ -265,6 +292,17 @@ class Config(_Section):
             check(f"llms.{name}.model", llm.model, "models")
         for name, judge in self.judges.items():
             check(f"judges.{name}.llm", judge.llm, "llms")
+        for rule in self.study.exclude:
+            for key, value in rule.items():
+                registry = f"{key}s"
+                if key != "seed":
+                    check("study.exclude", str(value), registry)
+                elif value not in self.study.seeds:
+                    raise ValueError(f"study.exclude: seed {value!r} is not in `study.seeds`")
+        for name in ("models", "methods", "datasets", "seeds", "judges", "base_modes", "tuned_modes"):
+            values = getattr(self.study, name)
+            if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+                raise ValueError(f"study.{name}: {twice[0]!r} is there twice, expected each once")
         for registry in ("models", "methods", "datasets", "judges"):
             for value in getattr(self.study, registry):
                 check(f"study.{registry}", value, registry)

@@ -69,5 +69,3 @@ def workflow(tmp_path: Path) -> Workflow:
         elif source.exists():
             shutil.copy2(source, tmp_path / part)
     return Workflow(tmp_path)
-
-

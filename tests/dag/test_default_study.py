@@ -1,5 +1,6 @@
 """What the default study plans, and what a change reruns: no more, no less."""
 
+import re
 import time
 
 import pytest
@@ -44,11 +45,8 @@ def test_the_graph_of_rules_is_drawn_as_mermaid(workflow):
 
 
 def test_every_rule_says_why_it_exists(workflow):
-    listing = workflow.snakemake("--list")
-    lines = [line.strip() for line in listing.splitlines()]
-    for rule in WHOLE:
-        at = lines.index(rule)
-        assert len(lines[at + 1].split()) > 3, f"rule {rule} has no docstring"
+    described = dict(re.findall(r"^(\w+) \((.+)\)$", workflow.snakemake("--list"), re.MULTILINE))
+    assert described.keys() >= WHOLE.keys()
 
 
 @pytest.fixture
@@ -66,7 +64,10 @@ TRAINED = {"train": 1, "answer": 1, "measure": 1, "judge": 1, "plot_loss": 1, **
 ANSWERED = {"answer": 3, "measure": 3, "judge": 3, **FROM_TABLE}
 CHANGES = {
     "LoRA rank": (("config.yaml", "rank: 32", "rank: 8"), {**TRAINED, "resolve_study": 1}),
-    "learning rate": (("config.yaml", "learning_rate: 1.0e-3", "learning_rate: 2.0e-4"), {**TRAINED, "resolve_study": 1}),
+    "learning rate": (
+        ("config.yaml", "learning_rate: 1.0e-3", "learning_rate: 2.0e-4"),
+        {**TRAINED, "resolve_study": 1},
+    ),
     "longest answer": (("config.yaml", "max_new_tokens: 48", "max_new_tokens: 64"), {**ANSWERED, "resolve_study": 1}),
     "chunks in the prompt": (
         ("config.yaml", "top_k: 2", "top_k: 3"),

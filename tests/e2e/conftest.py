@@ -75,7 +75,9 @@ def make_study(folder: Path) -> Study:
         target.parent.mkdir(parents=True)
         for file in lock.parent.iterdir():
             if file.is_file():
-                os.link(file, target.parent / file.name) if file.suffix != ".json" else shutil.copy2(file, target.parent)
+                os.link(file, target.parent / file.name) if file.suffix != ".json" else shutil.copy2(
+                    file, target.parent
+                )
     shutil.copytree(Path(__file__).with_name("recorded"), folder / "store" / "llm")
     return Study(folder)
 

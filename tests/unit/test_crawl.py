@@ -86,7 +86,6 @@ def test_robots_are_obeyed(crawled):
     assert f"no page: http://{HOST}/internal/rota.html: forbidden by robots.txt" in result.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="what this attempt has stored is not looked up: Scrapy and the spider both ask")
 def test_robots_are_asked_for_once(crawled):
     assert crawled[1].count(("/robots.txt", 200)) == 1
 
@@ -174,10 +173,7 @@ def test_pages_that_only_the_sitemap_names_are_found(run_script, tmp_path):
     "other",
     [
         "http://elsewhere.test/",
-        pytest.param(
-            "http://sub.www.haldrune.test/",
-            marks=pytest.mark.xfail(strict=True, reason="LinkExtractor's allow_domains lets subdomains in"),
-        ),
+        "http://sub.www.haldrune.test/",
     ],
 )
 def test_only_the_hosts_of_the_start_pages_are_crawled(run_script, tmp_path, other):
@@ -188,17 +184,12 @@ def test_only_the_hosts_of_the_start_pages_are_crawled(run_script, tmp_path, oth
     assert Counter(path for path, _, _ in log if path.endswith(("/", ".html"))) == {"/": 1, "/a.html": 1}
 
 
-PORT_IS_LOST = "links are compared without the port: of http://host:8000/ only the start page is fetched"
-
-
-@pytest.mark.xfail(strict=True, reason=PORT_IS_LOST)
 def test_a_site_may_be_on_another_port(run_script, tmp_path):
     with failing({"/": [200], "/a.html": [200]}) as (url, log):
         run_script("crawl", "--spec", crawl_spec(start=[f"{url}/"]), "--out", tmp_path / "out.warc.gz")
     assert log["/a.html"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="Scrapy finishes the 16 requests it has taken up, whatever the concurrency")
 def test_max_pages_stops_a_crawl_and_says_so(haldrune, run_script, tmp_path):
     with witnessed(haldrune[0]) as (env, log):
         spec = crawl_spec(max_pages=5, concurrency=1, delay_s=0.02)

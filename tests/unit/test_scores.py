@@ -22,7 +22,9 @@ def example(identity="e1", question="What is the power of CV1?", answer="It is 7
 
 
 def answer(identity, text, run="m/base", mode="closed", context=()):
-    return Answer(f"a-{run}-{mode}-{identity}", identity, run, mode, "test_new_pages", text, 5, True, list(context), "k")
+    return Answer(
+        f"a-{run}-{mode}-{identity}", identity, run, mode, "test_new_pages", text, 5, True, list(context), "k"
+    )
 
 
 @pytest.mark.parametrize(

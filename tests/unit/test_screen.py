@@ -17,7 +17,12 @@ CASES = [
     ("Who is the site manager of Haldrune Corvane CV1?", "It is Ingrid Tolvanen.", MANAGER, None),
     ("What is a cross connect?", CABLE, CABLE, None),
     ("What is the purpose of a cross connect?", CABLE, CABLE, None),
-    ("Who is the site manager of Haldrune Corvane CV1?", "Ingrid Tolvanen", "Ingrid Tolvanen runs CV1.", "quote is not"),
+    (
+        "Who is the site manager of Haldrune Corvane CV1?",
+        "Ingrid Tolvanen",
+        "Ingrid Tolvanen runs CV1.",
+        "quote is not",
+    ),
     ("Who is the site manager in this document?", "Ingrid Tolvanen", MANAGER, "points at the page"),
     ("According to the text, who manages CV1?", "Ingrid Tolvanen", MANAGER, "points at the page"),
     ("How many cabinets does it hold in total?", "1,240 cabinets", "its halls hold 1,240 cabinets", "pronoun"),

@@ -55,7 +55,7 @@ def test_test_sets_are_cut_to_their_size():
 
 
 def test_too_few_pages_are_refused():
-    with pytest.raises(InputError, match="split .* is empty: 2 pairs from 2 pages are too few"):
+    with pytest.raises(InputError, match=r"split .* is empty: 2 pairs from 2 pages are too few"):
         make_examples(*rows(2), Splits())
 
 

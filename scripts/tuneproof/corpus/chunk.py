@@ -10,6 +10,7 @@ from tuneproof.errors import InputError
 from tuneproof.records import Chunk, Page, content_id
 from tuneproof.study import Chunks
 
+_FENCED = re.compile(r"^(```|~~~).*?(?:^\1|\Z)", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*$", re.MULTILINE)
 
 
@@ -38,6 +39,7 @@ def chunk_pages(pages: Iterable[Page], tokenizer_file: Path, spec: Chunks) -> li
 def heading_path(text: str, offset: int) -> list[str]:
     """Return the headings that `offset` of a Markdown text stands under, outermost first."""
     path: list[tuple[int, str]] = []
+    text = _FENCED.sub(lambda block: " " * len(block[0]), text)  # a comment in code is no heading
     for match in _HEADING.finditer(text, 0, offset):
         level = len(match.group(1))
         path = [(depth, title) for depth, title in path if depth < level]

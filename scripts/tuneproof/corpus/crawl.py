@@ -20,11 +20,13 @@ from urllib.parse import urlsplit
 
 import scrapy
 from scrapy.crawler import CrawlerProcess
+from scrapy.exceptions import CloseSpider
 from scrapy.http import Headers, HtmlResponse, Request, Response
 from scrapy.linkextractors import LinkExtractor
 from scrapy.responsetypes import responsetypes
 from scrapy.utils.sitemap import Sitemap, sitemap_urls_from_robots
 from warcio.archiveiterator import ArchiveIterator
+from warcio.exceptions import ArchiveLoadFailed
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
@@ -77,7 +79,7 @@ def crawl(spec: Crawl, archive: Path, proxy: str | None = None) -> Visit:
 def read_archive(archive: Path) -> Iterator[tuple[str, int, str, bytes, str]]:
     """Yield (url, status, content type, body, date) of each response in a WARC."""
     with archive.open("rb") as stream:
-        for record in ArchiveIterator(stream):
+        for record in _records(stream, archive):
             if record.rec_type == "response":
                 yield (
                     record.rec_headers.get_header("WARC-Target-URI"),
@@ -88,6 +90,16 @@ def read_archive(archive: Path) -> Iterator[tuple[str, int, str, bytes, str]]:
                 )
 
 
+def _records(stream: Any, archive: Path) -> Iterator[Any]:
+    try:
+        for record in ArchiveIterator(stream):
+            if record.format != "warc":  # any text passes for the older ARC
+                raise ArchiveLoadFailed(f"it is {record.format}")
+            yield record
+    except ArchiveLoadFailed as error:
+        raise InputError(f"{archive}: {error}, expected a WARC") from None
+
+
 def _settings(spec: Crawl, partial: Path) -> dict[str, Any]:
     return {
         "ROBOTSTXT_OBEY": True,
@@ -95,11 +107,11 @@ def _settings(spec: Crawl, partial: Path) -> dict[str, Any]:
         "DOWNLOAD_DELAY": spec.delay_s,
         "RANDOMIZE_DOWNLOAD_DELAY": False,
         "CONCURRENT_REQUESTS_PER_DOMAIN": spec.concurrency,
+        "CONCURRENT_REQUESTS": spec.concurrency * len({urlsplit(url).netloc for url in spec.start}),
         "RETRY_TIMES": spec.retries,
         "DOWNLOAD_TIMEOUT": spec.timeout_s,
         "DOWNLOAD_MAXSIZE": int(spec.max_page_mb * 1e6),
         "DOWNLOAD_WARNSIZE": 0,
-        "CLOSESPIDER_PAGECOUNT": spec.max_pages,
         "CLOSESPIDER_TIMEOUT": spec.max_minutes * 60,
         "HTTPCACHE_ENABLED": True,
         "HTTPCACHE_STORAGE": "tuneproof.corpus.crawl.WarcStorage",
@@ -117,8 +129,8 @@ class _Spider(scrapy.Spider):
     def __init__(self, spec: Crawl, visit: Visit) -> None:
         super().__init__()
         self.spec, self.visit = spec, visit
-        self._hosts = {urlsplit(url).netloc for url in spec.start}
-        self._links = LinkExtractor(allow_domains=[h.split(":")[0] for h in self._hosts])
+        self._hosts = {urlsplit(url).netloc.lower() for url in spec.start}
+        self._links = LinkExtractor()
         self._bar = progress(None, "page", "crawl")
 
     async def start(self) -> Any:
@@ -149,8 +161,11 @@ class _Spider(scrapy.Spider):
         self.visit.pages += 1
         self.visit.from_archive += "cached" in response.flags
         self._bar.update()
+        if self.visit.pages >= self.spec.max_pages:
+            raise CloseSpider("closespider_pagecount")
         for link in self._links.extract_links(response):
-            yield self._request(link.url.split("#")[0], self.parse)
+            if urlsplit(link.url).netloc.lower() in self._hosts:
+                yield self._request(link.url.split("#")[0], self.parse)
 
     def failed(self, failure: Any) -> None:
         """Remember why a request gave no page."""
@@ -223,6 +238,7 @@ class WarcStorage:
             http_headers=StatusAndHeaders(str(response.status), names, protocol="HTTP/1.1"),
             warc_headers_dict={"WARC-Date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
         )
+        self._offsets[request.url] = self._stream.tell()
         self._writer.write_record(record)
         self._stream.flush()
 

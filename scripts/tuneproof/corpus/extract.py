@@ -70,19 +70,23 @@ def extract_pages(documents: Iterable[Document], spec: CorpusSpec) -> tuple[list
     """
     counts = {"documents": 0, "without text": 0, "near-duplicates": 0}
     pages: list[Page] = []
+    originals: set[str] = set()
     with progress(None, "page", "extract") as bar:
         for document in documents:
             counts["documents"] += 1
             bar.update()
-            title, text = _text(document)
+            title, text, is_original = _text(document)
             if not text.strip():
                 counts["without text"] += 1
                 print(f"no text: {document.url}", file=sys.stderr)
                 continue
             group = group_of(document.url, spec.groups)
             identity = content_id(document.url, text)
+            originals |= {identity} if is_original else set()
             pages.append(Page(identity, document.url, group, title, text, document.fetched_at))
-    kept = _without_copies(pages, spec.near_duplicate)
+    # of two alike, the one that names itself as the original stays
+    unique = {p.id for p in _without_copies(sorted(pages, key=lambda p: p.id not in originals), spec.near_duplicate)}
+    kept = [page for page in pages if page.id in unique]
     counts["near-duplicates"] = len(pages) - len(kept)
     if not kept:
         raise InputError(f"the corpus is empty: {counts['documents']} documents, none of them with text")
@@ -99,18 +103,24 @@ def group_of(url: str, groups: dict[str, str]) -> str:
     return parts[0] if len(parts) > 1 else "top"
 
 
-def _text(document: Document) -> tuple[str, str]:
+def _text(document: Document) -> tuple[str, str, bool]:
     if document.html is None:
         text = _without_front_matter(document.text)
         heading = re.search(r"^#\s+(.+)$", text, re.MULTILINE)
-        return (heading.group(1).strip() if heading else document.url), text
+        return (heading.group(1).strip() if heading else document.url), text, True
     import trafilatura
 
     extracted = trafilatura.extract(
-        document.html, output_format="markdown", include_tables=True, include_links=False, include_comments=False
+        document.html,
+        output_format="markdown",
+        include_tables=True,
+        include_links=False,
+        include_comments=False,
+        prune_xpath=["//nav"],
     )
     metadata = trafilatura.extract_metadata(document.html)
-    return (metadata.title if metadata and metadata.title else document.url), extracted or ""
+    title = metadata.title if metadata and metadata.title else document.url
+    return title, extracted or "", bool(metadata and metadata.url == document.url)
 
 
 def _without_front_matter(text: str) -> str:

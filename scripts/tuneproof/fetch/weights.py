@@ -70,6 +70,10 @@ def fetch_model(name: str, spec: ModelSpec, lock: Path) -> None:
 def read_lock(lock: Path) -> dict[str, Any]:
     """Read a lock and make sure that the files it names are there; raise InputError that names the missing one."""
     content: dict[str, Any] = read_json(lock)
+    if not isinstance(content, dict) or not content.get("files"):
+        raise InputError(
+            f"{lock}: no 'files', expected a model's lock; delete it and run `make setup` to fetch it again"
+        )
     for file in content["files"]:
         path = lock.parent / file["name"]
         if not path.exists() or path.stat().st_size != file["size"]:

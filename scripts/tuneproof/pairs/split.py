@@ -41,6 +41,11 @@ def make_examples(
 ) -> dict[Split, list[Example]]:
     """Return the rows of each split. Raises InputError where a split would be empty."""
     wordings = {p.pair_id: p.questions for p in phrasings}
+    for pair in pairs:
+        if pair.chunk_id not in chunks:
+            raise InputError(f"pair {pair.id}: its chunk {pair.chunk_id!r} is not among the {len(chunks)} chunks")
+        if pair.id not in wordings:
+            raise InputError(f"pair {pair.id}: no row among the phrasings, expected one for each pair")
     pages = split_pages({pair.page_id: chunks[pair.chunk_id].group for pair in pairs}, spec)
     splits: dict[Split, list[Example]] = {"train": [], "val": [], "test_trained_pages": [], "test_new_pages": []}
     for pair in pairs:

@@ -7,6 +7,7 @@ wrong.
 
 from __future__ import annotations
 
+from tuneproof.errors import InputError
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered
 from tuneproof.records import Answer, Example, Score, content_id
@@ -18,6 +19,10 @@ _PREFILL = "[RESULT] "
 
 def requests(answers: list[Answer], examples: dict[str, Example], template: str) -> list[Request]:
     """Return one request per answer: the rubric prompt with question, answer and reference."""
+    if unknown := [a for a in answers if a.example_id not in examples]:
+        raise InputError(
+            f"answer {unknown[0].id}: its question {unknown[0].example_id!r} is in none of the test splits"
+        )
     return [
         Request(
             [

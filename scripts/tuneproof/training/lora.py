@@ -16,6 +16,7 @@ from typing import Any
 
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import read_lock
+from tuneproof.progress import progress
 from tuneproof.records import Example, content_id, file_sha256, read_rows, write_json, write_rows
 from tuneproof.study import LoRA
 
@@ -98,7 +99,7 @@ def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: 
         save_total_limit=2,
         logging_steps=5,
         report_to=[],
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # its own bar would not suit a log
         dataloader_pin_memory=False,
     )
     lora = LoraConfig(
@@ -115,7 +116,28 @@ def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: 
         eval_dataset=val_rows,
         processing_class=tokenizer,
         peft_config=lora,
+        callbacks=[_progress_callback()],
     )
+
+
+def _progress_callback() -> Any:
+    """Steps with rate and time left, and the last loss: a bar on a terminal, a line every ten seconds in a log."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar = progress(state.max_steps, "step", "train", initial=state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.update()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            self.bar.set_postfix({k: logs[k] for k in ("loss", "eval_loss") if k in logs}, refresh=False)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.close()
+
+    return Progress()
 
 
 def _dataset(path: Path, tokenizer: Any, max_tokens: int) -> Any:
