@@ -49,12 +49,6 @@ def test_every_rule_says_why_it_exists(workflow):
     assert described.keys() >= WHOLE.keys()
 
 
-@pytest.fixture
-def done(workflow):
-    workflow.pretend_done()
-    return workflow
-
-
 def test_touching_nothing_reruns_nothing(done):
     assert done.planned() == {}
 
