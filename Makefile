@@ -20,14 +20,14 @@ demo: setup  ## the default study, from the sample site to results/report.html
 	@$(SNAKEMAKE) && echo "report: $(CURDIR)/results/report.html"
 
 setup: .venv/installed  ## virtual environment and models
-	@$(SNAKEMAKE) --quiet all models
+	@$(SNAKEMAKE) models --quiet all
 
 .venv/installed: envs/cpu.lock envs/dev.lock
 	$(PYTHON) -c 'import sys; sys.exit("python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r envs/cpu.lock
-	python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r envs/dev.lock
+	python -m pip install -qq --disable-pip-version-check $(TORCH)
+	python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r envs/cpu.lock
+	python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r envs/dev.lock
 	touch $@
 
 test: setup  ## everything that runs on this machine: unit, dag, e2e

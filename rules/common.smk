@@ -119,7 +119,7 @@ def arm_files(pattern):
 def crawl_inputs(wildcards):
     """The folder that is served while it is crawled, where there is one."""
     serve = CONFIG.corpora[wildcards.corpus].crawl.serve
-    return [serve.folder] if serve else []
+    return [os.path.expandvars(serve.folder)] if serve else []
 
 
 def extract_inputs(wildcards):

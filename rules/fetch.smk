@@ -12,7 +12,8 @@ rule fetch_model:
     params:
         spec=section("models", "model"),
     shell:
-        "exec python scripts/fetch_model.py --name {wildcards.model} --spec {params.spec:q} --lock {output.lock} 2> {log}"
+        # to the log and to the terminal: a gigabyte is under way, and somebody waits
+        "exec python scripts/fetch_model.py --name {wildcards.model} --spec {params.spec:q} --lock {output.lock} 2> >(tee {log} >&2)"
 
 
 rule prepare_student:

@@ -6,6 +6,7 @@ robots.txt is obeyed. A site that is a folder on this machine is served on loopb
 """
 
 import argparse
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,9 +26,10 @@ def main() -> None:
     from tuneproof.study import Crawl
 
     spec = Crawl.parse(args.spec)
-    if spec.serve and not Path(spec.serve.folder).is_dir():
-        raise InputError(f"crawl.serve.folder: {spec.serve.folder!r} is no folder, expected one of HTML files")
-    with serve(Path(spec.serve.folder), spec.serve.host) if spec.serve else nullcontext() as proxy:
+    folder = Path(os.path.expandvars(spec.serve.folder)) if spec.serve else Path()
+    if not folder.is_dir():
+        raise InputError(f"crawl.serve.folder: {str(folder)!r} is no folder, expected one of HTML files")
+    with serve(folder, spec.serve.host) if spec.serve else nullcontext() as proxy:
         visit = crawl(spec, args.out, proxy)
     print(
         f"{visit.pages} pages, {visit.from_archive} of them from an earlier attempt; "

@@ -81,7 +81,9 @@ class ModelSpec(_Section):
 class Serve(_Section):
     """Serve a folder of HTML on loopback while it is crawled, under its own host name."""
 
-    folder: str = Field(description="Folder of HTML files; `_redirects` in Netlify's format is honoured.")
+    folder: str = Field(
+        description="Folder of HTML files ($VARIABLES filled in), with `_redirects` in Netlify's format."
+    )
     host: str = Field(pattern=r"^[a-z0-9.-]+\.(test|localhost|example|invalid)$", description="A reserved host name.")
 
 

@@ -24,21 +24,21 @@ _PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "prompts", "report", "
 class Study:
     folder: Path
 
-    def start(self, *arguments: str) -> subprocess.Popen:
+    def start(self, *arguments: str, config: str = "tiny.yaml") -> subprocess.Popen:
         """Start the study as `make demo` does, in a process group of its own."""
         command = [sys.executable, "scripts/run_local.py", "--profile", "profiles/local", *arguments]
-        command += ["--configfile", "tiny.yaml"]
+        command += ["--configfile", config]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with (self.folder / "run.log").open("a") as log:
             return subprocess.Popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, config: str = "tiny.yaml") -> str:
         """Run to the end and return what was printed."""
         log = self.folder / "run.log"
         before = log.stat().st_size if log.exists() else 0
-        code = self.start(*arguments).wait()
+        code = self.start(*arguments, config=config).wait()
         output = log.read_text()[before:]
         assert code == 0, output[-5000:]
         return output

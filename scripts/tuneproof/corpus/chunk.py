@@ -29,6 +29,8 @@ def chunk_pages(pages: Iterable[Page], tokenizer_file: Path, spec: Chunks) -> li
             tokens = len(tokenizer.encode(text, add_special_tokens=False))
             if tokens >= spec.min_tokens:
                 headings = heading_path(page.text, offset)
+                if page.title not in headings:  # a page may be titled outside its text
+                    headings = [page.title, *headings]
                 identity = content_id(page.id, str(offset), text)
                 chunks.append(Chunk(identity, page.id, page.url, page.group, headings, text, tokens))
     if not chunks:

@@ -20,6 +20,7 @@ from tuneproof.records import Page, content_id
 from tuneproof.study import CorpusSpec, Folder
 
 _SHINGLE_WORDS = 5
+_FRONT_TITLE = re.compile(r"""^\s*["']?title["']?\s*:\s*["']?(.+?)["']?\s*,?\s*$""", re.MULTILINE)
 _HTML = {".html", ".htm", ".xhtml"}
 
 
@@ -106,7 +107,8 @@ def group_of(url: str, groups: dict[str, str]) -> str:
 def _text(document: Document) -> tuple[str, str, bool]:
     if document.html is None:
         text = _without_front_matter(document.text)
-        heading = re.search(r"^#\s+(.+)$", text, re.MULTILINE)
+        named = _FRONT_TITLE.search(document.text[: len(document.text) - len(text)])
+        heading = named or re.search(r"^#\s+(.+)$", text, re.MULTILINE)
         return (heading.group(1).strip() if heading else document.url), text, True
     import trafilatura
 
