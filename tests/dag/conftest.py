@@ -30,17 +30,19 @@ done < outputs
 class Workflow:
     folder: Path
 
-    def snakemake(self, *arguments: str, check: bool = True, path: Path = Path(sys.executable).parent) -> str:
-        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/local", *arguments]
+    def snakemake(
+        self, *arguments: str, profile: str = "local", check: bool = True, path: Path = Path(sys.executable).parent
+    ) -> str:
+        command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{profile}", *arguments]
         environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         output = done.stdout + done.stderr
         assert not check or done.returncode == 0, output
         return output
 
-    def planned(self, *arguments: str) -> dict[str, int]:
+    def planned(self, *arguments: str, profile: str = "local") -> dict[str, int]:
         """Return the number of jobs of each rule that would run."""
-        output = self.snakemake("-n", "--quiet", "rules", *arguments)
+        output = self.snakemake("-n", "--quiet", "rules", *arguments, profile=profile)
         if "Nothing to be done" in output:
             return {}
         # --quiet rules still prints the table of jobs

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,16 +42,23 @@ class Study:
         assert code == 0, output[-5000:]
         return output
 
-    def kill_after(self, seconds: float, *arguments: str) -> bool:
-        """Start, and kill everything after some seconds with SIGKILL. False where the study was done by then."""
-        process = self.start(*arguments)
+    def kill_after(self, seconds: float, jobs_too: bool) -> bool:
+        """Start, and kill it after some seconds with SIGKILL: starter and Snakemake, and the job that runs or not.
+
+        False where the study was done by then.
+        """
+        process = self.start()
         try:
             process.wait(seconds)
             return False
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            if jobs_too:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                for pid in (*map(int, children), process.pid):
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
-            time.sleep(0.2)
             return True
 
     def read(self, path: str) -> str:

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -72,6 +74,16 @@ def test_the_loss_falls(finished):
     assert any("eval_loss" in row for row in log)
 
 
+def test_a_second_run_in_the_same_folder_is_refused(new_study):
+    first = new_study.start()
+    time.sleep(3)
+    second = new_study.start()
+    assert second.wait() == 1
+    assert "another run is under way in this folder" in new_study.read("run.log")
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+
+
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_it_ends_with_the_same_tables(finished, new_study):
     chance = random.Random(7)
@@ -79,7 +91,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_tables(finished, new
     for _ in range(60):
         if kills == 10:
             break
-        if not new_study.kill_after(chance.uniform(2, 14)):
+        if not new_study.kill_after(chance.uniform(2, 14), jobs_too=chance.random() < 0.5):
             break
         kills += 1
     new_study.run()

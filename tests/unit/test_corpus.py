@@ -303,3 +303,17 @@ def test_chunks_know_the_headings_above_them(tokenizer_file):
         if found := re.match(r"Ein Satz über Teil (\d)", chunk.text):
             assert chunk.headings == ["Größe \N{GRINNING FACE}", f"Teil {found[1]}", "Größe"]
     assert any(chunk.text.startswith("Ein Satz") for chunk in chunks)
+
+
+def test_the_title_of_a_page_stands_above_its_chunks(tokenizer_file):
+    servers = Page("id", "guides/a.md", "guides", "Servers", "Some words about the classes of servers. " * 3, "")
+    [chunk] = chunk_pages([servers], tokenizer_file, Chunks(max_tokens=200, min_tokens=5))
+    assert chunk.headings == ["Servers"]
+
+
+def test_a_markdown_files_title_may_stand_in_its_metadata(tmp_path):
+    meta = '<!-- <meta>\n{\n    "title":"Servers",\n    "tag":["a"]\n}\n</meta> -->\n\nSome text about servers.\n'
+    (tmp_path / "a.md").write_text(meta)
+    (tmp_path / "b.md").write_text("---\ntitle: Storage\n---\n\n# Other\n\nSome text about storage.\n")
+    pages, _ = extract_pages(folder_documents(Folder(path=str(tmp_path))), spec())
+    assert [page.title for page in pages] == ["Servers", "Storage"]

@@ -106,7 +106,7 @@ def group_of(url: str, groups: dict[str, str]) -> str:
 
 def _text(document: Document) -> tuple[str, str, bool]:
     if document.html is None:
-        text = _without_front_matter(document.text)
+        text = _without_links(_without_front_matter(document.text))
         named = _FRONT_TITLE.search(document.text[: len(document.text) - len(text)])
         heading = named or re.search(r"^#\s+(.+)$", text, re.MULTILINE)
         return (heading.group(1).strip() if heading else document.url), text, True
@@ -129,6 +129,11 @@ def _without_front_matter(text: str) -> str:
     """Drop the metadata block of a Markdown file, in either of the two ways it is written."""
     text = re.sub(r"\A\s*---\n.*?\n---\n", "", text, flags=re.DOTALL)
     return re.sub(r"\A\s*<!--\s*<meta>.*?</meta>\s*-->", "", text, flags=re.DOTALL)
+
+
+def _without_links(text: str) -> str:
+    """Keep a link's words and drop its address, as for HTML; drop images."""
+    return re.sub(r"(!?)\[([^\]]*)\]\([^)\s]*(?:\s[^)]*)?\)", lambda m: "" if m[1] else m[2], text)
 
 
 def _without_copies(pages: list[Page], threshold: float) -> list[Page]:

@@ -12,11 +12,14 @@ from typing import Any
 
 from tuneproof.records import Chunk, Pair
 
-# A question that points at a page it does not show.
+# A question that points at a page it does not show. "the document number of X" and "the list of X" name things.
 _POINTS_AT_PAGE = re.compile(
-    r"\b(?:this|the|that|given|provided|following|above)\s+(?:\w+\s+)?"
-    r"(?:text|document|page|passage|article|section|paragraph|excerpt|guide|table|list|sentence|quote|example|website)\b"
-    r"|\b(?:according to|mentioned|described|stated|listed|discussed|as follows|shown) (?:in|above|below|here)?\s*"
+    r"\b(?:the|this|that) (?:\w+ )?(?:text|passage|excerpt|paragraph|snippet)\b"
+    r"|\b(?:this|given|provided|following|above) (?:\w+ )?"
+    r"(?:document|page|article|section|guide|table|list|sentence|example)\b"
+    r"|\bthe (?:document|page|article|section|guide|quote|website)"
+    r"(?:[?.,]|$| (?:about|say|mention|describe|state|suggest|provide))"
+    r"|\b(?:according to|mentioned|described|stated|listed|discussed|shown) (?:in|above|below|here)?\s*"
     r"(?:the|this)?\s*(?:text|document|page|passage|article|section|above|below|here|guide)\b",
     re.IGNORECASE,
 )
@@ -40,7 +43,8 @@ _STOP = frozenset(
     do did can will would should may not no which who whom what when where why how each every per their they them
     there""".split()
 )
-_MIN_QUESTION_WORDS = 4
+_FIRST_PERSON = re.compile(r"\s*(?:we|our|i|my)\b", re.IGNORECASE)
+_MIN_QUESTION_WORDS = 3
 # Share of the answer's content words that must stand in its chunk or its question. Rewording is allowed, inventing not.
 _GROUNDED_WORDS = 0.6
 
@@ -82,7 +86,11 @@ def fault(pair: Pair, text: str) -> str | None:
         return "question names no subject"
     if _NO_ANSWER.search(pair.answer) or _POINTS_AT_PAGE.search(pair.answer):
         return "answer answers nothing"
-    if _plain(pair.answer) in _plain(pair.question):
+    if pair.answer.rstrip().endswith(":"):
+        return "answer is cut off"
+    if _FIRST_PERSON.match(pair.answer):
+        return 'answer speaks as "we"'
+    if not _content_words(pair.answer) - _content_words(pair.question):
         return "question holds the answer"
     if numbers_in(pair.answer) - numbers_in(text) - numbers_in(pair.question):
         return "answer has a number the text lacks"

@@ -1,0 +1,21 @@
+"""Every study that is shipped is planned, on this machine and for Slurm, with or without its data at hand."""
+
+from pathlib import Path
+
+import pytest
+
+STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("profile", ["local", "slurm"])
+def test_a_study_is_planned(workflow, study, profile, monkeypatch):
+    monkeypatch.delenv("TUNEPROOF_DATA", raising=False)
+    planned = workflow.planned("--configfile", f"studies/{study.name}", profile=profile)
+    assert planned["train"] >= 1
+    assert planned["write_report"] == 1
+    assert "render_sample_site" not in planned, "the default corpus is not fetched for another study"
+
+
+def test_the_default_study_is_planned_for_slurm(workflow):
+    assert workflow.planned(profile="slurm") == workflow.planned()
