@@ -71,5 +71,9 @@ def test_questions_alike_but_for_a_name_are_not_copies():
     assert near_duplicates(questions, same, 0.95) == {2}
 
 
+def test_words_in_code_are_names():
+    assert names_in("What does `ironic-dbsync` do with boot_mode?") == {"ironic-dbsync", "boot_mode"}
+
+
 def test_names_are_words_with_a_capital_or_a_digit():
     assert names_in("What does Haldrune's CV1 cost in EUR 1,240?") == {"haldrune", "cv1", "eur", "1,240"}
