@@ -34,6 +34,7 @@ CASES = [
     ("What is described in this guide about CV1?", "Ingrid Tolvanen", MANAGER, "points at the page"),
     ("Who manages the page about CV1?", "Ingrid Tolvanen", MANAGER, "points at the page"),
     ("Who keeps the document number and the list of CV1?", "Ingrid Tolvanen", MANAGER, None),
+    ("Where is the page of CV1?", "At haldrune.test/metros", MANAGER, "name the text lacks"),
     ("Who manages CV1?", "The site manager of CV1 is:", MANAGER, "cut off"),
     ("What is CV1?", "Our site in the data centre.", MANAGER, 'speaks as "we"'),
     ("What is the site manager of Haldrune Corvane CV1?", "The site manager.", MANAGER, "holds the answer"),

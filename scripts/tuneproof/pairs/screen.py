@@ -111,11 +111,15 @@ def quote_in(quote: str, text: str) -> bool:
 def names_in(text: str) -> set[str]:
     """Return the words that name something, in lower case.
 
-    A name has a digit, an underscore, a capital (not the first word) or stands in `code`.
+    A name has a digit, an underscore, a capital (not the first word), is an address or stands in `code`.
     """
     words = re.findall(r"\w[\w.'’,/-]*\w|\w", text)
     code = {word for part in re.findall(r"`([^`]+)`", text) for word in re.findall(r"\w[\w.'’,/-]*\w|\w", part)}
-    return {_stem(w) for i, w in enumerate(words) if re.search(r"[\d_]", w) or (i > 0 and w[0].isupper()) or w in code}
+    return {
+        _stem(w)
+        for i, w in enumerate(words)
+        if re.search(r"[\d_]|\w[./]\w", w) or (i > 0 and w[0].isupper()) or w in code
+    }
 
 
 def words_in(text: str) -> set[str]:
