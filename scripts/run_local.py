@@ -12,8 +12,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
+from typing import IO
 
 _MARK = "TUNEPROOF_RUN"
 
@@ -23,9 +25,7 @@ def main() -> None:
     folder = Path(".snakemake")
     folder.mkdir(exist_ok=True)
     with (folder / "tuneproof.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not taken(lock):
             sys.exit("error: another run is under way in this folder; wait for it or stop it")
         lock.seek(0)
         end_orphans(lock.read().strip())
@@ -44,6 +44,17 @@ def main() -> None:
                 signal.signal(number, lambda n, _: child.send_signal(n))
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to Snakemake as well
             sys.exit(child.wait())
+
+
+def taken(lock: IO[str]) -> bool:
+    """Take the lock; a run that has just been killed needs a moment to let go of it."""
+    for _ in range(30):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.1)
+    return False
 
 
 def end_orphans(run: str) -> None:

@@ -49,7 +49,7 @@ class Study:
         """
         process = self.start()
         try:
-            process.wait(seconds)
+            assert process.wait(seconds) == 0, self.read("run.log")[-3000:]
             return False
         except subprocess.TimeoutExpired:
             if jobs_too:

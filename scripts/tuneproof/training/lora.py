@@ -65,7 +65,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, folder: Path) -> Any:
     import torch
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -97,7 +97,7 @@ def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: 
         save_strategy="steps",
         save_steps=spec.save_steps,
         save_total_limit=2,
-        logging_steps=5,
+        logging_steps=1,
         report_to=[],
         disable_tqdm=True,  # its own bar would not suit a log
         dataloader_pin_memory=False,
@@ -109,7 +109,7 @@ def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: 
         target_modules=spec.targets,
         task_type="CAUSAL_LM",
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=config,
         train_dataset=train_rows,
@@ -118,6 +118,8 @@ def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: 
         peft_config=lora,
         callbacks=[_progress_callback()],
     )
+    trainer.remove_callback(PrinterCallback)  # a line per step would bury the progress; train_log.jsonl holds them all
+    return trainer
 
 
 def _progress_callback() -> Any:
