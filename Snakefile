@@ -38,6 +38,7 @@ rule all:
 
 
 rule models:
-    """Every model of the study, fetched and verified: what `make setup` and staging on a login node ask for."""
+    """Every model of the study, fetched, verified and made ready: what `make setup` asks for."""
     input:
         MODEL_LOCKS,
+        STUDENTS,

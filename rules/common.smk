@@ -41,6 +41,9 @@ MODEL_LOCKS = sorted(
 KEEP_MEMORY = (
     "GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000"
 )
+STUDENTS = [
+    f"resources/models/{model}/student/lock.json" for model in CONFIG.study.models
+]
 TESTS = [
     f"results/datasets/{{dataset}}/{split}.jsonl"
     for split in tuneproof_study.TEST_SPLITS
@@ -117,9 +120,13 @@ def arm_files(pattern):
 
 
 def crawl_inputs(wildcards):
-    """The folder that is served while it is crawled, where there is one."""
+    """The folder that is served while it is crawled, where there is one: made by a rule, or there already.
+
+    A folder of the user's that is missing is no reason not to plan; the crawl then says so.
+    """
     serve = CONFIG.corpora[wildcards.corpus].crawl.serve
-    return [os.path.expandvars(serve.folder)] if serve else []
+    folder = os.path.expandvars(serve.folder) if serve else ""
+    return [folder] if folder.startswith("resources/") or os.path.isdir(folder) else []
 
 
 def extract_inputs(wildcards):
