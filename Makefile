@@ -11,7 +11,7 @@ export PYTHONUNBUFFERED := 1
 RESOLVE := --quiet --universal --python-version 3.11 --generate-hashes --override envs/torch-apart.txt --no-emit-package torch --no-header
 SNAKEMAKE = python scripts/run_local.py --profile profiles/local
 
-.PHONY: help demo setup models test test-all lint format schema report dag plan lock clean
+.PHONY: help demo setup test lint format schema report dag plan lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

@@ -84,9 +84,14 @@ def read_lock(lock: Path) -> dict[str, Any]:
     return content
 
 
+def weights_sha256(content: dict[str, Any]) -> str:
+    """Return what stands for a model: the SHA-256 of its largest file, which holds the weights."""
+    return str(max(content["files"], key=lambda f: f["size"])["sha256"])
+
+
 def model_digest(content: dict[str, Any]) -> str:
-    """Return 12 hex digits that stand for a model: the digest of its largest file, which holds the weights."""
-    return str(max(content["files"], key=lambda f: f["size"])["sha256"])[:12]
+    """Return the first 12 hex digits of `weights_sha256`, for names that people read."""
+    return weights_sha256(content)[:12]
 
 
 def _fetch_file(name: str, spec: ModelSpec, file: ModelFile, target: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-Message = dict[str, str]
+from tuneproof.records import Message
 
 
 @dataclass(frozen=True)

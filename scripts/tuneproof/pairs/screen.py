@@ -43,6 +43,8 @@ _STOP = frozenset(
     do did can will would should may not no which who whom what when where why how each every per their they them
     there""".split()
 )
+# A word with what may stand inside one: "Drune's", "1,240", "haldrune.test/metros", "ironic-dbsync".
+_WORD = re.compile(r"\w[\w.'’,/-]*\w|\w")
 _FIRST_PERSON = re.compile(r"\s*(?:we|our|i|my)\b", re.IGNORECASE)
 _MIN_QUESTION_WORDS = 3
 # Share of the answer's content words that must stand in its chunk or its question. Rewording is allowed, inventing not.
@@ -113,8 +115,8 @@ def names_in(text: str) -> set[str]:
 
     A name has a digit, an underscore, a capital (not the first word), is an address or stands in `code`.
     """
-    words = re.findall(r"\w[\w.'’,/-]*\w|\w", text)
-    code = {word for part in re.findall(r"`([^`]+)`", text) for word in re.findall(r"\w[\w.'’,/-]*\w|\w", part)}
+    words = _WORD.findall(text)
+    code = {word for part in re.findall(r"`([^`]+)`", text) for word in _WORD.findall(part)}
     return {
         _stem(w)
         for i, w in enumerate(words)
@@ -124,7 +126,7 @@ def names_in(text: str) -> set[str]:
 
 def words_in(text: str) -> set[str]:
     """Return the words of a text in the form in which `names_in` gives names."""
-    return {_stem(w) for w in re.findall(r"\w[\w.'’,/-]*\w|\w", text)}
+    return {_stem(w) for w in _WORD.findall(text)}
 
 
 def numbers_in(text: str) -> set[str]:

@@ -70,7 +70,7 @@ def summarise(rows: list[Row], resamples: int) -> list[Row]:
     table = []
     for (dataset, split), arms in groups.items():
         for arm, members in arms.items():
-            base = next((a for a in arms.values() if _is_base_of(a[0], members[0])), None)
+            base = next((a for a in arms.values() if _is_base_of(a[0], members[0]) and a is not members), None)
             for metric in _metrics(members):
                 table.append(_line(dataset, split, arm, metric, members, base, resamples))
     return table
@@ -79,7 +79,7 @@ def summarise(rows: list[Row], resamples: int) -> list[Row]:
 def _line(
     dataset: str, split: str, arm: str, metric: str, members: list[Row], base: list[Row] | None, resamples: int
 ) -> Row:
-    values = {row["example_id"]: value for row in members if (value := value_of(row, metric)) is not None}
+    values = _values(members, metric)
     pages = {row["example_id"]: row["page_id"] for row in members}
     own = estimate(list(values.values()), [pages[e] for e in values], resamples)
     asked = sum(_applies(row, metric) for row in members)
@@ -98,19 +98,23 @@ def _line(
         "ci_high": own.high,
     }
     difference = Estimate(0, None, None, None, None)
-    if base and base is not members:
-        theirs = {row["example_id"]: value for row in base if (value := value_of(row, metric)) is not None}
+    if base:
+        theirs = _values(base, metric)
         both = [e for e in values if e in theirs]
         difference = estimate([values[e] - theirs[e] for e in both], [pages[e] for e in both], resamples)
     return {
         **line,
-        "base_run": base[0]["run"] if base and base is not members else None,
-        "base_mode": base[0]["mode"] if base and base is not members else None,
+        "base_run": base[0]["run"] if base else None,
+        "base_mode": base[0]["mode"] if base else None,
         "diff_n": difference.n if difference.n else None,
         "diff": difference.mean,
         "diff_low": difference.low,
         "diff_high": difference.high,
     }
+
+
+def _values(rows: list[Row], metric: str) -> dict[str, float]:
+    return {row["example_id"]: value for row in rows if (value := value_of(row, metric)) is not None}
 
 
 def value_of(row: Row, metric: str) -> float | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneproof.errors import InputError
-from tuneproof.fetch.weights import read_lock
+from tuneproof.fetch.weights import read_lock, weights_sha256
 from tuneproof.progress import progress
 from tuneproof.records import Example, content_id, file_sha256, read_rows, write_json, write_rows
 from tuneproof.study import LoRA
@@ -25,11 +25,10 @@ _LOGGED = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
 
 def run_spec(spec: LoRA, student: Path, train: Path, val: Path, seed: int) -> dict[str, Any]:
     """Return everything that shapes a run: recipe, seed, and the digests of model and data."""
-    weights = max(read_lock(student)["files"], key=lambda f: f["size"])
     return {
         "method": spec.model_dump(),
         "seed": seed,
-        "model_sha256": weights["sha256"],
+        "model_sha256": weights_sha256(read_lock(student)),
         "train_sha256": file_sha256(train),
         "val_sha256": file_sha256(val),
     }
