@@ -119,14 +119,27 @@ def arm_files(pattern):
     return [pattern.format(**arm) for arm in ARMS]
 
 
+def files_of(folder):
+    """A folder's files, so that an edit inside is seen: a folder's own time does not change with it."""
+    return [
+        str(path)
+        for path in tuneproof_study.Folder(path=folder, patterns=["**/*"]).files()
+    ]
+
+
 def crawl_inputs(wildcards):
-    """The folder that is served while it is crawled, where there is one: made by a rule, or there already.
+    """What is served while it is crawled, where anything is: a folder that a rule makes, or the user's files.
 
     A folder of the user's that is missing is no reason not to plan; the crawl then says so.
     """
     serve = CONFIG.corpora[wildcards.corpus].crawl.serve
-    folder = os.path.expandvars(serve.folder) if serve else ""
-    return [folder] if folder.startswith("resources/") or os.path.isdir(folder) else []
+    if serve is None:
+        return []
+    return (
+        [serve.folder]
+        if serve.folder.startswith("resources/")
+        else files_of(serve.folder)
+    )
 
 
 def extract_inputs(wildcards):
@@ -134,8 +147,7 @@ def extract_inputs(wildcards):
     folder = CONFIG.corpora[wildcards.corpus].folder
     if folder is None:
         return [f"resources/corpora/{wildcards.corpus}/crawl.warc.gz"]
-    root = os.path.expandvars(folder.path)
-    return [root] if os.path.isdir(root) else []
+    return [str(path) for path in folder.files()]
 
 
 def adapter_of(wildcards):

@@ -4,7 +4,8 @@
 rule render_sample_site:
     """Render the sample site from its table of invented facts: ground truth for fact recall without a judge."""
     input:
-        source="sample_site",
+        table="sample_site/facts.yaml",
+        templates=files_of("sample_site/templates"),
     output:
         site=directory("resources/sites/haldrune/site"),
         facts="resources/sites/haldrune/facts.jsonl",
@@ -12,8 +13,10 @@ rule render_sample_site:
         "logs/render_sample_site.log",
     container:
         CONFIG.containers.cpu
+    params:
+        source=lambda w, input: os.path.dirname(input.table),
     shell:
-        "exec python scripts/render_sample_site.py --source {input.source} --site {output.site}"
+        "exec python scripts/render_sample_site.py --source {params.source} --site {output.site}"
         " --facts {output.facts} > {log} 2>&1"
 
 

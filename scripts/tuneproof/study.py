@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -113,6 +115,15 @@ class Folder(_Section):
 
     path: str = Field(description="The folder. $VARIABLES of the environment are filled in.")
     patterns: list[str] = Field(["**/*.md", "**/*.html"], min_length=1, description="Which files, as globs.")
+
+    @property
+    def root(self) -> Path:
+        """The folder with the environment's variables filled in."""
+        return Path(os.path.expandvars(self.path))
+
+    def files(self) -> list[Path]:
+        """Return the files that match, sorted; none where the folder is missing."""
+        return sorted({p for pattern in self.patterns for p in self.root.glob(pattern) if p.is_file()})
 
     @model_validator(mode="after")
     def _globs(self) -> Folder:

@@ -83,6 +83,20 @@ def test_a_change_reruns_exactly_what_depends_on_it(done, change):
     assert done.planned() == expected
 
 
+def test_an_edit_inside_the_sample_site_renders_and_crawls_it_again(done):
+    done.edit("sample_site/templates/style.css", (done.folder / "sample_site/templates/style.css").read_text(), "\n")
+    planned = done.planned()
+    assert planned["render_sample_site"] == planned["crawl"] == planned["train"] == 1
+
+
+def test_an_edit_inside_a_folder_corpus_extracts_it_again(workflow, tmp_path):
+    (tmp_path / "docs" / "guides").mkdir(parents=True)
+    page = tmp_path / "docs" / "guides" / "a.md"
+    page.write_text("# A\n")
+    workflow.edit("studies/packet-docs.yaml", "$TUNEPROOF_DATA/corpora/equinix-packet-docs", str(tmp_path / "docs"))
+    assert str(page) in workflow.snakemake("-n", "--configfile", "studies/packet-docs.yaml")
+
+
 def test_a_second_seed_adds_a_run_and_reruns_no_other(done):
     done.edit("config.yaml", "seeds: [1]", "seeds: [1, 2]")
     planned = done.planned()

@@ -317,3 +317,9 @@ def test_a_markdown_files_title_may_stand_in_its_metadata(tmp_path):
     (tmp_path / "b.md").write_text("---\ntitle: Storage\n---\n\n# Other\n\nSome text about storage.\n")
     pages, _ = extract_pages(folder_documents(Folder(path=str(tmp_path))), spec())
     assert [page.title for page in pages] == ["Servers", "Storage"]
+
+
+def test_a_title_in_the_text_is_no_metadata():
+    text = "title: Wrong\n\n# Servers\n\nSee [the manual](https://example.test/the/long/address/of/a/manual).\n"
+    [only], _ = extract_pages([Document("a.md", None, text, "")], spec())
+    assert only.title == "Servers"

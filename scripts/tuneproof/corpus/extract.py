@@ -5,7 +5,6 @@ Text is Markdown by trafilatura. Near-duplicates are found by MinHash (datasketc
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -46,10 +45,10 @@ def archived_documents(archive: Path) -> Iterator[Document]:
 
 def folder_documents(folder: Folder) -> Iterator[Document]:
     """Yield the files of a folder, sorted; raise InputError for a folder without any, or a file that is not UTF-8."""
-    root = Path(os.path.expandvars(folder.path))
+    root = folder.root
     if not root.is_dir():
         raise InputError(f"folder.path: {str(root)!r} is no folder, expected one with HTML or Markdown files")
-    files = sorted({p for pattern in folder.patterns for p in root.glob(pattern) if p.is_file()})
+    files = folder.files()
     if not files:
         raise InputError(f"folder.path: {str(root)!r} has no file that matches {', '.join(folder.patterns)}")
     for path in files:
@@ -106,9 +105,9 @@ def group_of(url: str, groups: dict[str, str]) -> str:
 
 def _text(document: Document) -> tuple[str, str, bool]:
     if document.html is None:
-        text = _without_links(_without_front_matter(document.text))
-        named = _FRONT_TITLE.search(document.text[: len(document.text) - len(text)])
-        heading = named or re.search(r"^#\s+(.+)$", text, re.MULTILINE)
+        front, body = _front_matter(document.text)
+        text = _without_links(body)
+        heading = _FRONT_TITLE.search(front) or re.search(r"^#\s+(.+)$", text, re.MULTILINE)
         return (heading.group(1).strip() if heading else document.url), text, True
     import trafilatura
 
@@ -125,10 +124,11 @@ def _text(document: Document) -> tuple[str, str, bool]:
     return title, extracted or "", bool(metadata and metadata.url == document.url)
 
 
-def _without_front_matter(text: str) -> str:
-    """Drop the metadata block of a Markdown file, in either of the two ways it is written."""
-    text = re.sub(r"\A\s*---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    return re.sub(r"\A\s*<!--\s*<meta>.*?</meta>\s*-->", "", text, flags=re.DOTALL)
+def _front_matter(text: str) -> tuple[str, str]:
+    """Cut a Markdown file into its metadata block, in either of the two ways it is written, and the rest."""
+    block = re.match(r"\s*---\n.*?\n---\n|\s*<!--\s*<meta>.*?</meta>\s*-->", text, flags=re.DOTALL)
+    end = block.end() if block else 0
+    return text[:end], text[end:]
 
 
 def _without_links(text: str) -> str:
