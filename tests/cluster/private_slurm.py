@@ -216,7 +216,13 @@ class PrivateSlurm:
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=taken down by a test")
 
     def restart_controller(self) -> None:
-        """Kill slurmctld with SIGKILL and start it again from its saved state; jobs go on meanwhile."""
+        """Kill slurmctld with SIGKILL and start it again from its saved state; jobs go on meanwhile.
+
+        It saves changes up to 5 s late. What would be lost is not what tests are about, so wait for that first.
+        """
+        saved, now = self._home / "state" / "job_state", time.time()
+        while time.time() < now + 6 and not (saved.exists() and saved.stat().st_mtime > now):
+            time.sleep(0.1)
         _kill(lambda: _processes("slurmctld", "-D", "-f", str(self._conf)))
         self._start_controller()
         self._await("slurmctld", lambda: not any(state.endswith("*") for state in self.node_states().values()))
@@ -263,6 +269,7 @@ class PrivateSlurm:
                 "#!/bin/sh\n"
                 f"export SLURM_CONF={shlex.quote(str(self._conf))}\n"
                 f'[ "$(readlink /proc/self/ns/net)" = "{os.readlink(network)}" ] && exec {real} "$@"\n'
+                f"[ -e {network} ] || {{ echo 'this private Slurm does not run: start it' >&2; exit 1; }}\n"
                 f'exec nsenter --net={network} {real} "$@"\n'
             )
             shim.chmod(0o755)
@@ -404,10 +411,9 @@ class PrivateSlurm:
             "SlurmdTimeout": 15,
             "KillWait": self.kill_wait,
             "SchedulerType": "sched/backfill",
-            # Every number smaller than a cluster's: tests wait for the scheduler. save_min_interval: a controller that
-            # is killed right after a job was submitted knows it when it is back.
+            # every number smaller than a cluster's: tests wait for the scheduler
             "SchedulerParameters": "sched_interval=2,sched_min_interval=0,batch_sched_delay=0,bf_interval=2,"
-            "default_queue_depth=500,save_min_interval=0",
+            "default_queue_depth=500",
             "PriorityType": "priority/basic",
             "SlurmdParameters": "config_overrides",  # CPUs and memory as stated, not as found
         }
