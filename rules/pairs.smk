@@ -19,7 +19,8 @@ rule write_pairs:
         CONFIG.containers.cpu
     threads: 2
     resources:
-        mem_mb=7000,
+        mem_mb=llm_memory,
+        api=calls_api,
     params:
         spec=section("datasets", "dataset"),
         llm=llm_section,
@@ -70,7 +71,8 @@ rule rephrase_questions:
         CONFIG.containers.cpu
     threads: 2
     resources:
-        mem_mb=7000,
+        mem_mb=llm_memory,
+        api=calls_api,
     params:
         phrasings=lambda w: CONFIG.datasets[w.dataset].phrasings,
         llm=llm_section,
