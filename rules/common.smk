@@ -49,7 +49,7 @@ TESTS = [
 ]
 
 if workflow.output_settings.dryrun:
-    for sentence in tuneproof_study.missing_keys(CONFIG, os.environ).values():
+    for sentence in tuneproof_study.missing_keys(CONFIG, os.environ, LLMS):
         logger.warning(f"{sentence}; a real run will stop before its first job.")
 
 
@@ -128,9 +128,8 @@ def stop_without_keys(jobs):
 
     Only the keys that are needed are asked for: `make setup`, or a run whose API jobs are done, needs none.
     """
-    missing = tuneproof_study.missing_keys(CONFIG, os.environ)
     needed = {llm_of(job.wildcards) for job in jobs if job.resources.get("api")}
-    if sentences := [missing[name] for name in sorted(needed & missing.keys())]:
+    if sentences := tuneproof_study.missing_keys(CONFIG, os.environ, needed):
         raise WorkflowError("; ".join(sentences))
 
 
