@@ -123,6 +123,11 @@ def llm_memory(wildcards):
     return 1000 if calls_api(wildcards) else 7000
 
 
+def llm_threads(wildcards):
+    """Cores of a job that asks an LLM: one where it waits for an API."""
+    return 1 if calls_api(wildcards) else 2
+
+
 def stop_without_keys(jobs):
     """End a real run before its first job where a job will call an API whose key is not set.
 

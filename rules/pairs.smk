@@ -17,7 +17,7 @@ rule write_pairs:
         "results/costs/write_pairs.{dataset}.tsv"
     container:
         CONFIG.containers.cpu
-    threads: 2
+    threads: llm_threads
     resources:
         mem_mb=llm_memory,
         api=calls_api,
@@ -69,7 +69,7 @@ rule rephrase_questions:
         "results/costs/rephrase_questions.{dataset}.tsv"
     container:
         CONFIG.containers.cpu
-    threads: 2
+    threads: llm_threads
     resources:
         mem_mb=llm_memory,
         api=calls_api,

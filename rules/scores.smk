@@ -37,7 +37,7 @@ rule judge:
         "results/costs/judge/{run}/{dataset}.{mode}.{judge}.tsv"
     container:
         CONFIG.containers.cpu
-    threads: 2
+    threads: llm_threads
     resources:
         mem_mb=llm_memory,
         api=calls_api,
