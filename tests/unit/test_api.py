@@ -11,7 +11,7 @@ from tuneproof.errors import InputError
 from tuneproof.llm.calls import Reply, Request
 from tuneproof.llm.client import Answered
 from tuneproof.llm.engines import complete_with
-from tuneproof.records import Answer, Example
+from tuneproof.records import Answer, Chunk, Example, Pair, Score, read_json, read_rows, write_rows
 from tuneproof.scores import judge
 from tuneproof.study import ApiLLM, llms_of, load, missing_keys, parse_llm
 
@@ -24,7 +24,7 @@ class Endpoint:
     def __init__(self):
         self.asked, self.keys, self.served, self.refuse = [], [], "tiny-1-2030-01-31", []
         self.top = [("4", -0.5), (" 4", -3.0), ("5", -1.5), ("Score", -4.0)]
-        self.barrier = None
+        self.barrier = self.content = None
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -55,7 +55,7 @@ class Endpoint:
         choice = {
             "index": 0,
             "finish_reason": "stop",
-            "message": {"role": "assistant", "content": body["messages"][-1]["content"][::-1]},
+            "message": {"role": "assistant", "content": self.content or body["messages"][-1]["content"][::-1]},
         }
         if body.get("logprobs"):
             tokens = [{"token": token, "logprob": value, "bytes": None} for token, value in self.top]
@@ -191,6 +191,61 @@ def test_an_endpoint_of_ones_own_may_need_no_key(endpoint, tmp_path):
 
 def test_a_section_comes_back_as_the_engine_it_names(endpoint):
     assert parse_llm(llm(endpoint).model_dump_json()) == llm(endpoint)
+
+
+# --- the scripts, as the rules call them: an API has no lock, so --model stands there empty ---
+
+
+def run_with_key(run_script, script, **arguments):
+    line = [part for key, value in arguments.items() for part in (f"--{key}", *value)]
+    return run_script(script, *line, env={"TINY_KEY": KEY})
+
+
+def test_write_pairs_asks_the_api(endpoint, tmp_path, root, run_script):
+    pair = {"quote": "CV1 opened in 2019.", "question": "When did CV1 open?", "answer": "In 2019."}
+    endpoint.content = json.dumps({"pairs": [pair]})
+    write_rows(tmp_path / "chunks.jsonl", [Chunk("c", "p", "u", "g", ["CV1"], "CV1 opened in 2019. " * 9, 60)])
+    outputs = {name: [tmp_path / f"{name}.json"] for name in ("out", "failed", "usage")}
+    done = run_with_key(
+        run_script,
+        "write_pairs",
+        chunks=[tmp_path / "chunks.jsonl"],
+        spec=[json.dumps({"corpus": "c", "llm": "tiny", "pairs_per_chunk": 1})],
+        llm=[llm(endpoint).model_dump_json()],
+        model=[],
+        prompt=[root / "prompts" / "write_pairs.txt"],
+        store=[tmp_path / "store"],
+        **outputs,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [p.question for p in read_rows(tmp_path / "out.json", Pair)] == [pair["question"]]
+    usage = read_json(tmp_path / "usage.json")
+    assert (usage["llm"], usage["calls"], usage["prompt_tokens"]) == ("tiny-1", 1, 7)
+
+
+def test_the_judge_asks_the_api_and_says_how_many_replies_give_no_score(endpoint, tmp_path, root, run_script):
+    write_rows(tmp_path / "tests.jsonl", [Example("e", "p", "c", "g", "u", "a", "test_new_pages", "Q?", "A.", [])])
+    write_rows(
+        tmp_path / "answers.jsonl", [Answer("a", "e", "m/base", "closed", "test_new_pages", "B.", 2, True, [], "k")]
+    )
+    done = run_with_key(
+        run_script,
+        "judge",
+        answers=[tmp_path / "answers.jsonl"],
+        tests=[tmp_path / "tests.jsonl"],
+        name=["gpt"],
+        scoring=["generated"],
+        llm=[llm(endpoint).model_dump_json()],
+        model=[],
+        prompt=[root / "prompts" / "judge.paper.txt"],
+        store=[tmp_path / "store"],
+        out=[tmp_path / "scores.jsonl"],
+        usage=[tmp_path / "usage.json"],
+    )
+    assert done.returncode == 0, done.stderr
+    assert "judge gpt: 1 of 1 replies give no score" in done.stderr
+    assert [s.score for s in read_rows(tmp_path / "scores.jsonl", Score)] == [None]
+    assert KEY not in done.stderr
 
 
 # --- keys ---
