@@ -9,7 +9,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 RESOLVE := --quiet --universal --python-version 3.11 --generate-hashes --override envs/torch-apart.txt --no-emit-package torch --no-header
-SNAKEMAKE = python scripts/run_local.py --profile profiles/local
+SNAKEMAKE = python scripts/run_study.py --profile profiles/local
 
 .PHONY: help demo setup test lint format schema report dag plan lock clean
 

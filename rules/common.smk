@@ -50,6 +50,14 @@ TESTS = [
 ]
 
 
+# `--sdm conda`: the same packages from the same locks
+GPU_ENV = (
+    "../envs/cpu.yaml"
+    if CONFIG.containers.gpu == CONFIG.containers.cpu
+    else "../envs/gpu.yaml"
+)
+
+
 wildcard_constraints:
     model="[^/]+",
     corpus="[^/]+",

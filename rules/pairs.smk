@@ -17,6 +17,8 @@ rule write_pairs:
         "results/costs/write_pairs.{dataset}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     threads: 2
     resources:
         mem_mb=7000,
@@ -44,6 +46,8 @@ rule screen_pairs:
         "results/costs/screen_pairs.{dataset}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     threads: 2
     params:
         near_duplicate=lambda w: CONFIG.datasets[w.dataset].near_duplicate,
@@ -68,6 +72,8 @@ rule rephrase_questions:
         "results/costs/rephrase_questions.{dataset}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     threads: 2
     resources:
         mem_mb=7000,
@@ -100,6 +106,8 @@ rule split_pairs:
         "logs/split_pairs/{dataset}.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         spec=section("datasets", "dataset"),
         folder=lambda w: f"results/datasets/{w.dataset}",

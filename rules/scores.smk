@@ -14,6 +14,8 @@ rule measure:
         "logs/measure/{run}/{dataset}.{mode}.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         facts=lambda w, input: f"--facts {input.facts}" if input.facts else "",
     shell:
@@ -37,6 +39,8 @@ rule judge:
         "results/costs/judge/{run}/{dataset}.{mode}.{judge}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     threads: 2
     resources:
         mem_mb=7000,
@@ -68,6 +72,8 @@ rule tabulate_scores:
         "logs/tabulate_scores.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         arms=arm_table(),
         bootstrap=CONFIG.study.bootstrap,

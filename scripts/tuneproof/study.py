@@ -217,6 +217,9 @@ class LoRA(_Section):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     batch_size: int = Field(ge=1, description="Examples per device and step.")
     accumulation: int = Field(1, ge=1, description="Batches per optimiser step.")
+    devices: int = Field(
+        1, ge=1, description="GPUs of one training job; the batch of a step is batch_size × accumulation × devices."
+    )
     max_tokens: int = Field(512, ge=16, description="Longest example in tokens; a longer one is an error.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Arithmetic of the frozen weights.")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
@@ -267,7 +270,8 @@ class StudySpec(_Section):
 class Containers(_Section):
     """Images for `snakemake --sdm apptainer`; without that option jobs run in the environment of the caller."""
 
-    cpu: str = Field("containers/cpu.sif", description="Image with envs/cpu.lock installed (containers/cpu.def).")
+    cpu: str = Field("containers/cpu.sif", description="Image of containers/cpu.def.")
+    gpu: str = Field("containers/gpu.sif", description="Image of containers/gpu.def, for the rules that train and answer.")
 
 
 class Config(_Section):
