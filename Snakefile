@@ -22,6 +22,11 @@ include: "rules/scores.smk"
 include: "rules/report.smk"
 
 
+onstart:
+    # the jobs themselves, on this machine or on another, come with --no-hooks
+    stop_without_keys(workflow.dag.needrun_jobs())
+
+
 localrules:
     all,
     models,

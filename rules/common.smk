@@ -6,6 +6,7 @@ import sys
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from tuneproof import study as tuneproof_study
 from tuneproof.errors import InputError
 
@@ -23,16 +24,14 @@ ARMS = [
     for dataset in ([run.dataset] if run.dataset else CONFIG.study.datasets)
 ]
 CORPORA = sorted({CONFIG.datasets[d].corpus for d in CONFIG.study.datasets})
-LLMS = sorted(
-    {CONFIG.datasets[d].llm for d in CONFIG.study.datasets}
-    | {CONFIG.judges[j].llm for j in CONFIG.study.judges}
-)
+LLMS = tuneproof_study.llms_of(CONFIG)
+APIS = {name for name in LLMS if isinstance(CONFIG.llms[name], tuneproof_study.ApiLLM)}
 ENCODERS = sorted({CONFIG.corpora[c].encoder for c in CORPORA})
 MODEL_LOCKS = sorted(
     f"resources/models/{model}/lock.json"
     for model in {
         *CONFIG.study.models,
-        *(CONFIG.llms[name].model for name in LLMS),
+        *(CONFIG.llms[name].model for name in LLMS if name not in APIS),
         *ENCODERS,
     }
 )
@@ -48,6 +47,10 @@ TESTS = [
     f"results/datasets/{{dataset}}/{split}.jsonl"
     for split in tuneproof_study.TEST_SPLITS
 ]
+
+if workflow.output_settings.dryrun:
+    for sentence in tuneproof_study.missing_keys(CONFIG, os.environ).values():
+        logger.warning(f"{sentence}; a real run will stop before its first job.")
 
 
 # `--sdm conda`: the same packages from the same locks
@@ -112,8 +115,31 @@ def llm_section(wildcards):
 
 
 def llm_lock(wildcards):
-    """The lock of the LLM's model."""
+    """The lock of the LLM's model; an API has none."""
+    if calls_api(wildcards):
+        return []
     return f"resources/models/{CONFIG.llms[llm_of(wildcards)].model}/lock.json"
+
+
+def calls_api(wildcards):
+    """1 where the job's LLM is behind an API, else 0: what `resources: api` bounds over all jobs."""
+    return int(llm_of(wildcards) in APIS)
+
+
+def llm_memory(wildcards):
+    """Megabytes of a job that asks an LLM: the model and its keys and values, or next to nothing."""
+    return 1000 if calls_api(wildcards) else 7000
+
+
+def stop_without_keys(jobs):
+    """End a real run before its first job where a job will call an API whose key is not set.
+
+    Only the keys that are needed are asked for: `make setup`, or a run whose API jobs are done, needs none.
+    """
+    missing = tuneproof_study.missing_keys(CONFIG, os.environ)
+    needed = {llm_of(job.wildcards) for job in jobs if job.resources.get("api")}
+    if sentences := [missing[name] for name in sorted(needed & missing.keys())]:
+        raise WorkflowError("; ".join(sentences))
 
 
 def facts_of(wildcards):

@@ -22,6 +22,7 @@ rule prepare_student:
     """Turn fetched weights into a transformers folder that can be trained: once, because GGUF is slow to read."""
     input:
         lock="resources/models/{model}/lock.json",
+        template=lambda w: CONFIG.models[w.model].chat_template or [],
     output:
         lock="resources/models/{model}/student/lock.json",
     log:
@@ -36,4 +37,5 @@ rule prepare_student:
     resources:
         mem_mb=4000,
     shell:
-        "exec python scripts/prepare_student.py --lock {input.lock} --out {output.lock} 2> {log}"
+        "exec python scripts/prepare_student.py --lock {input.lock} --chat-template {input.template}"
+        " --out {output.lock} 2> {log}"

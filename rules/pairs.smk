@@ -21,7 +21,8 @@ rule write_pairs:
         "../envs/cpu.yaml"
     threads: 2
     resources:
-        mem_mb=7000,
+        mem_mb=llm_memory,
+        api=calls_api,
     params:
         spec=section("datasets", "dataset"),
         llm=llm_section,
@@ -76,7 +77,8 @@ rule rephrase_questions:
         "../envs/cpu.yaml"
     threads: 2
     resources:
-        mem_mb=7000,
+        mem_mb=llm_memory,
+        api=calls_api,
     params:
         phrasings=lambda w: CONFIG.datasets[w.dataset].phrasings,
         llm=llm_section,

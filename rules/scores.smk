@@ -43,12 +43,14 @@ rule judge:
         "../envs/cpu.yaml"
     threads: 2
     resources:
-        mem_mb=7000,
+        mem_mb=llm_memory,
+        api=calls_api,
     params:
+        scoring=lambda w: CONFIG.judges[w.judge].scoring,
         llm=llm_section,
     shell:
         "exec python scripts/judge.py --answers {input.answers} --tests {input.tests} --name {wildcards.judge}"
-        " --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm"
+        " --scoring {params.scoring} --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm"
         " --out {output.scores} --usage {output.usage} 2> {log}"
 
 

@@ -1,13 +1,14 @@
 """Have a judge score an arm's answers from 1 to 5 against the reference answers.
 
-    python scripts/judge.py --answers answers.jsonl --tests test_new_pages.jsonl … --name qwen --llm '{…}'
-        --model resources/models/X/lock.json --prompt prompts/judge.paper.txt --store store/llm --out scores.jsonl
-        --usage usage.json
+    python scripts/judge.py --answers answers.jsonl --tests test_new_pages.jsonl … --name qwen
+        --scoring expected --llm '{…}' --model resources/models/X/lock.json --prompt prompts/judge.paper.txt
+        --store store/llm --out scores.jsonl --usage usage.json
 
-The score is the mean of the judge's distribution over 1 to 5, not the digit it would write.
+The score is the mean of the judge's distribution over 1 to 5 (`expected`), or the digit it writes (`generated`).
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from tuneproof.errors import report_errors
@@ -19,8 +20,9 @@ def main() -> None:
     parser.add_argument("--answers", required=True, type=Path, help="answers of one arm (JSON Lines)")
     parser.add_argument("--tests", nargs="+", required=True, type=Path, help="test splits of the data set (JSON Lines)")
     parser.add_argument("--name", required=True, help="the judge's id")
+    parser.add_argument("--scoring", required=True, choices=["expected", "generated"], help="how a score is had")
     parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
-    parser.add_argument("--model", required=True, type=Path, help="lock of the LLM's model")
+    parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="rubric prompt")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
     parser.add_argument("--out", required=True, type=Path, help="scores to write (JSON Lines)")
@@ -32,14 +34,17 @@ def main() -> None:
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import Answer, Example, read_rows, write_json, write_rows
     from tuneproof.scores import judge
-    from tuneproof.study import LLM
+    from tuneproof.study import parse_llm
 
     answers = read_rows(args.answers, Answer)
     examples = {e.id: e for path in args.tests for e in read_rows(path, Example)}
-    llm = LLM.parse(args.llm)
-    requests = judge.requests(answers, examples, read_prompt(args.prompt, judge.GAPS))
+    llm = parse_llm(args.llm)
+    requests = judge.requests(answers, examples, read_prompt(args.prompt, judge.GAPS), args.scoring)
     answered = complete_with(llm, args.model, requests, args.store, f"judge {args.name}")
-    write_rows(args.out, judge.scores_from(answers, answered, args.name))
+    scores = judge.scores_from(answers, answered, args.name, args.scoring)
+    if missing := sum(score.score is None for score in scores):
+        print(f"judge {args.name}: {missing} of {len(scores)} replies give no score", file=sys.stderr)
+    write_rows(args.out, scores)
     write_json(args.usage, usage(f"judge {args.name}", llm.model, answered))
 
 

@@ -15,12 +15,13 @@ from tuneproof.errors import report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lock", required=True, type=Path, help="lock of the fetched model")
+    parser.add_argument("--chat-template", nargs="?", type=Path, help="Jinja file; empty: the tokenizer's own")
     parser.add_argument("--out", required=True, type=Path, help="lock of the prepared student")
     args = parser.parse_args()
 
     from tuneproof.fetch.student import prepare_student
 
-    prepare_student(args.lock, args.out)
+    prepare_student(args.lock, args.out, args.chat_template)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--chunks", required=True, type=Path, help="chunks they were written from (JSON Lines)")
     parser.add_argument("--phrasings", required=True, type=int, help="wordings per question, the first included")
     parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
-    parser.add_argument("--model", required=True, type=Path, help="lock of the LLM's model")
+    parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with {n} and {question}")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
     parser.add_argument("--out", required=True, type=Path, help="phrasings to write (JSON Lines)")
@@ -33,13 +33,13 @@ def main() -> None:
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.pairs import rephrase
     from tuneproof.records import Chunk, Pair, read_rows, write_json, write_rows
-    from tuneproof.study import LLM
+    from tuneproof.study import parse_llm
 
     template = read_prompt(args.prompt, {"n", "question"})
     pairs = read_rows(args.pairs, Pair)
     texts = {chunk.id: chunk.text for chunk in read_rows(args.chunks, Chunk)}
     requests = rephrase.requests(pairs, template, args.phrasings)
-    llm = LLM.parse(args.llm)
+    llm = parse_llm(args.llm)
     answered = complete_with(llm, args.model, requests, args.store, "rephrase questions")
     write_rows(args.out, rephrase.phrasings_from(pairs, answered, texts, args.phrasings))
     write_json(args.usage, usage("rephrase questions", llm.model, answered))

@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--chunks", required=True, type=Path, help="chunks (JSON Lines)")
     parser.add_argument("--spec", required=True, help="the data set's section of the configuration, as JSON")
     parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
-    parser.add_argument("--model", required=True, type=Path, help="lock of the LLM's model")
+    parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with {n}, {title}, {text}")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
     parser.add_argument("--out", required=True, type=Path, help="pairs to write (JSON Lines)")
@@ -31,13 +31,13 @@ def main() -> None:
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.pairs import write
     from tuneproof.records import Chunk, read_rows, write_json, write_rows
-    from tuneproof.study import LLM, DatasetSpec
+    from tuneproof.study import DatasetSpec, parse_llm
 
     spec = DatasetSpec.parse(args.spec)
     template = read_prompt(args.prompt, {"n", "title", "text"})
     chunks = write.draw_chunks(read_rows(args.chunks, Chunk), spec.max_chunks)
     requests = write.requests(chunks, template, spec.pairs_per_chunk)
-    llm = LLM.parse(args.llm)
+    llm = parse_llm(args.llm)
     answered = complete_with(llm, args.model, requests, args.store, "write pairs")
     pairs, failed = write.pairs_from(chunks, answered)
     write_rows(args.failed, failed)

@@ -11,18 +11,20 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from tuneproof.errors import InputError
 
 Mode = Literal["closed", "rag"]
 Split = Literal["train", "val", "test_trained_pages", "test_new_pages"]
 TEST_SPLITS: tuple[Split, ...] = ("test_trained_pages", "test_new_pages")
+Scoring = Literal["expected", "generated"]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -71,6 +73,9 @@ class ModelSpec(_Section):
     hub: HubSource | None = Field(None, description="The repository on the hub, tried first.")
     files: list[ModelFile] = Field(min_length=1, description="The files of the model.")
     context: int = Field(gt=0, description="Longest sequence in tokens.")
+    chat_template: str | None = Field(
+        None, description="File with a Jinja chat template, for a student whose tokenizer brings none."
+    )
 
     @model_validator(mode="after")
     def _has_sources(self) -> ModelSpec:
@@ -165,8 +170,8 @@ class CorpusSpec(_Section):
         return self
 
 
-class LLM(_Section):
-    """A language model that writes or judges, and the engine that runs it."""
+class LocalLLM(_Section):
+    """A language model that writes or judges inside the job, from weights of `models`."""
 
     engine: Literal["openvino"] = Field(description="openvino: OpenVINO GenAI in the process, on the CPU.")
     model: Id = Field(description="A model of `models`.")
@@ -175,6 +180,52 @@ class LLM(_Section):
         128, ge=1, description="Requests that are answered as one unit: what a kill can cost, and what fixes a reply."
     )
     kv_cache_gb: int = Field(2, ge=1, description="Memory for keys and values, in GiB.")
+
+
+class Price(_Section):
+    """What an API asks for, in dollars per million tokens. `make plan` counts with it."""
+
+    input: float = Field(ge=0, description="Dollars per million tokens of prompts.")
+    output: float = Field(ge=0, description="Dollars per million tokens that are written.")
+
+
+class ApiLLM(_Section):
+    """A language model behind an endpoint that speaks OpenAI's chat completions."""
+
+    engine: Literal["openai"] = Field(description="openai: chat completions over HTTP.")
+    model: str = Field(
+        min_length=1,
+        description="The model as the endpoint names it; gpt-x answers for gpt-x and gpt-x-2030-01-31, no other does.",
+    )
+    base_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+",
+        description="The endpoint, e.g. http://localhost:8000/v1; OpenAI's if unset.",
+    )
+    key_env: str | None = Field(
+        "OPENAI_API_KEY", description="Name of the environment variable that holds the key; null: no key is needed."
+    )
+    price: Price | None = Field(None, description="Dollars per million tokens, for `make plan`.")
+    max_concurrent: int = Field(8, ge=1, description="Requests under way at once.")
+
+    @field_validator("key_env")
+    @classmethod
+    def _a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):  # the message must not show it
+            raise ValueError("expected the name of an environment variable, e.g. OPENAI_API_KEY, never the key itself")
+        return value
+
+
+LLM = Annotated[LocalLLM | ApiLLM, Field(discriminator="engine")]
+
+
+def parse_llm(text: str) -> LocalLLM | ApiLLM:
+    """Read an LLM's section that a script is given as JSON; raise InputError where it is wrong."""
+    try:
+        llm: LocalLLM | ApiLLM = TypeAdapter(LLM).validate_json(text)
+    except ValidationError as error:
+        raise InputError("section LLM: " + "; ".join(_sentence(e) for e in error.errors())) from None
+    return llm
 
 
 class Splits(_Section):
@@ -231,8 +282,10 @@ class JudgeSpec(_Section):
 
     llm: Id = Field(description="The LLM that judges.")
     prompt: str = Field("prompts/judge.paper.txt", description="Prompt file.")
-    scoring: Literal["expected"] = Field(
-        "expected", description="expected: the mean of the model's distribution over the scores 1 to 5."
+    scoring: Scoring = Field(
+        "expected",
+        description="expected: the mean of the model's distribution over the scores 1 to 5; "
+        "generated: the score at the very end of a written feedback, missing where there is none.",
     )
 
 
@@ -306,7 +359,8 @@ class Config(_Section):
             check(f"datasets.{name}.corpus", dataset.corpus, "corpora")
             check(f"datasets.{name}.llm", dataset.llm, "llms")
         for name, llm in self.llms.items():
-            check(f"llms.{name}.model", llm.model, "models")
+            if isinstance(llm, LocalLLM):
+                check(f"llms.{name}.model", llm.model, "models")
         for name, judge in self.judges.items():
             check(f"judges.{name}.llm", judge.llm, "llms")
         for rule in self.study.exclude:
@@ -375,50 +429,91 @@ def arms(config: Config) -> list[tuple[Run, Mode]]:
     ]
 
 
+def llms_of(config: Config) -> list[str]:
+    """Return the ids of the LLMs that the study's data sets and judges use."""
+    writers = {config.datasets[name].llm for name in config.study.datasets}
+    return sorted(writers | {config.judges[name].llm for name in config.study.judges})
+
+
+def missing_keys(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return, by the id of an LLM of the study, one sentence on the key that the environment does not hold."""
+    sentences = {}
+    for name in llms_of(config):
+        llm = config.llms[name]
+        if isinstance(llm, ApiLLM) and llm.key_env and not environ.get(llm.key_env):
+            sentences[name] = f"llms.{name}: the environment has no {llm.key_env}, expected the key of {llm.model}"
+    return sentences
+
+
 def _sentence(error: Any) -> str:
-    # pydantic puts the branch of a union into the path ("list[str]", "literal['all-linear']"): no key of the user's
-    parts = [str(p) for p in error["loc"] if not re.search(r"[\[\]']", str(p)) and str(p) != "[key]"]
+    parts, _ = _follow(error["loc"])
     key = ".".join(parts) or "config"
     kind, value = error["type"], error.get("input")
     if kind == "extra_forbidden":
-        return f"{key}: unknown key{_suggest(parts[-1], _allowed_keys(parts[:-1]))}"
+        return f"{key}: unknown key{_suggest(parts[-1], _keys_at(error['loc'][:-1]))}"
     if kind == "missing":
-        return f"{key}: missing, expected {_describe(parts)}"
+        return f"{key}: missing, expected {_describe(error['loc'])}"
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        context = error["ctx"]
+        key = f"{key}." + context["discriminator"].strip("'")
+        if kind == "union_tag_not_found":
+            return f"{key}: missing"
+        return f"{key}: {context['tag']!r} is wrong: input should be one of {context['expected_tags']}"
     message = error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return message if key == "config" else f"{key}: {message}"
     return f"{key}: {value!r} is wrong: {message[0].lower()}{message[1:]}"
 
 
-def _section_at(path: list[str]) -> type[BaseModel] | None:
-    section: Any = Config
-    for part in path:
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            field = section.model_fields.get(part)
-            if field is None:
-                return None
-            options = [field.annotation, *get_args(field.annotation)]
-            models = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-            if models and getattr(field.annotation, "__origin__", None) is dict:
-                section = {"each": models[0]}
-            elif models:
-                section = models[0]
-            else:
-                return None
-        elif isinstance(section, dict):
-            section = section["each"]
-    return section if isinstance(section, type) else None
+def _follow(place: Iterable[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Follow a place that pydantic names through the types; return the user's keys on the way, and what is there.
+
+    pydantic also writes the branch of a union into the place ("list[str]", "literal['all-linear']", or a tag such as
+    "openvino"): no key of the user's.
+    """
+    keys: list[str] = []
+    kinds: list[Any] = [Config]
+    for part in map(str, place):
+        if re.search(r"[\[\]']", part):
+            continue
+        tagged = [kind for kind in kinds if part in _tags(kind)]
+        if len(kinds) > 1 and tagged:
+            kinds = tagged
+            continue
+        keys.append(part)
+        kinds = [below for kind in kinds for below in _below(kind, part)]
+    return keys, [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
-def _allowed_keys(path: list[str]) -> list[str]:
-    section = _section_at(path)
-    return list(section.model_fields) if section else []
+def _tags(kind: Any) -> list[str]:
+    fields = getattr(kind, "model_fields", {}).values()
+    return [tag for field in fields if get_origin(field.annotation) is Literal for tag in get_args(field.annotation)]
 
 
-def _describe(path: list[str]) -> str:
-    section = _section_at(path[:-1])
-    field = section.model_fields.get(path[-1]) if section else None
-    return (field.description or "a value").rstrip(".") if field else "a value"
+def _below(kind: Any, key: str) -> list[Any]:
+    """The kinds of value that stand under a key of a section, of a dictionary or of a list."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return _branches(kind.model_fields[key].annotation) if key in kind.model_fields else []
+    return _branches(get_args(kind)[-1]) if get_origin(kind) in (dict, list) else []
+
+
+def _branches(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        return [branch for option in get_args(annotation) for branch in _branches(option)]
+    return [annotation]
+
+
+def _keys_at(place: Sequence[str | int]) -> list[str]:
+    return [name for section in _follow(place)[1] for name in section.model_fields]
+
+
+def _describe(place: Sequence[str | int]) -> str:
+    for section in _follow(place[:-1])[1]:
+        if field := section.model_fields.get(str(place[-1])):
+            return (field.description or "a value").rstrip(".")
+    return "a value"
 
 
 def _suggest(word: str, known: Any) -> str:

@@ -74,8 +74,6 @@ def install() -> None:
     missing = _missing_packages()
     if not missing:
         return
-    if reason := why_not():
-        raise SlurmError(reason)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing]
     for attempt in ("with the lists as they are", "with new lists"):
@@ -108,7 +106,6 @@ class PrivateSlurm:
         self._home = self.folder / "slurm"
         self._conf = self._home / "etc" / "slurm.conf"
         self._socket = self._home / "run" / "munge.sock"
-        self._since = time.time()
 
     def __enter__(self) -> Self:
         self.start()
@@ -125,13 +122,14 @@ class PrivateSlurm:
 
     def start(self) -> None:
         """Start all daemons and return when all nodes are idle: 3-8 s."""
+        if reason := why_not():
+            raise SlurmError(reason)
         install()
         self.stop()
         if self._home.exists():
             shutil.rmtree(self._home)
         for name in ("etc", "run", "log", "state", "dev", "tmp", "bin", *(f"spool/{node}" for node in NODES)):
             (self._home / name).mkdir(parents=True)
-        self._since = time.time() - 1
         try:
             self._write_configuration()
             self._open_room()
@@ -141,7 +139,7 @@ class PrivateSlurm:
             self._start_controller()
             for node in NODES:
                 self._start_slurmd(node)
-            self._await("slurmctld", lambda: all(state == "idle" for state in self.node_states().values()))
+            self._await("slurm", lambda: all(state == "idle" for state in self.node_states().values()))
         except BaseException:
             self.stop()
             raise
@@ -164,10 +162,12 @@ class PrivateSlurm:
         return self.run("sbatch", "--parsable", "--output=/dev/null", *options, "--wrap", script).strip()
 
     def sacct(self, *fields: str, steps: bool = False) -> list[dict[str, str]]:
-        """What the database knows of the jobs since `start`, oldest first; `Comment` is Snakemake's rule."""
+        """What the database knows of the jobs since `start`, oldest first; `Comment` is Snakemake's rule.
+
+        It hears of jobs and of their ends up to some seconds late: wait for what you expect.
+        """
         names = [*dict.fromkeys((*(fields or _SACCT_FIELDS), "Comment"))]
-        since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self._since))
-        options = ["--allusers", "--parsable2", "--noheader", "--delimiter=\x1f", f"--starttime={since}"]
+        options = ["--allusers", "--parsable2", "--noheader", "--delimiter=\x1f", "--starttime=2000-01-01"]
         lines = self.run("sacct", *([] if steps else ["--allocations"]), *options, f"--format={','.join(names)}")
         return [dict(zip(names, line.split("\x1f"), strict=True)) for line in lines.splitlines()]
 
@@ -302,7 +302,7 @@ class PrivateSlurm:
             except SlurmError as error:
                 problem = f" ({error})"
             time.sleep(0.05)
-        logs = sorted((self._home / "log").glob(f"{name}.*"))
+        logs = sorted((self._home / "log").glob(f"{name}*"))
         tail = "\n".join(path.read_text(errors="replace")[-2000:] for path in logs)
         raise SlurmError(f"{name} does not come up{problem}. The end of its log:\n{tail}")
 
@@ -381,9 +381,6 @@ class PrivateSlurm:
             "SlurmctldHost": f"{host}(127.0.0.1)",
             "SlurmctldPort": self._ports["slurmctld"],
             "SlurmUser": "root",
-            "SlurmdUser": "root",
-            "AuthType": "auth/munge",
-            "CredType": "cred/munge",
             "AuthInfo": f"socket={self._socket},cred_expire=10",  # also how long a requeued job waits; else 120 s
             "StateSaveLocation": f"{home}/state",
             "SlurmdSpoolDir": f"{home}/spool/%n",
@@ -393,8 +390,6 @@ class PrivateSlurm:
             "SlurmdLogFile": f"{home}/log/slurmd-%n.log",
             "ProctrackType": "proctrack/linuxproc",
             "TaskPlugin": "task/none",
-            "SwitchType": "switch/none",
-            "MpiDefault": "none",
             "MailProg": "/bin/true",
             "PropagateResourceLimits": "NONE",
             "SelectType": "select/cons_tres",
@@ -406,11 +401,9 @@ class PrivateSlurm:
             "JobAcctGatherParams": "OverMemoryKill",  # memory is enforced without cgroups
             "PreemptType": "preempt/partition_prio",
             "PreemptMode": "REQUEUE",
-            "JobRequeue": 1,
             "ReturnToService": 2,
             "SlurmdTimeout": 15,
             "KillWait": self.kill_wait,
-            "SchedulerType": "sched/backfill",
             # every number smaller than a cluster's: tests wait for the scheduler
             "SchedulerParameters": "sched_interval=2,sched_min_interval=0,batch_sched_delay=0,bf_interval=2,"
             "default_queue_depth=500",

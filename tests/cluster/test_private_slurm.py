@@ -10,13 +10,13 @@ from cluster.private_slurm import PrivateSlurm, SlurmError, why_not
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
 
-# 192.0.2.1 is reserved for documentation: nobody answers there. ENETUNREACH says that no packet was even sent.
+# 198.51.100.1 is reserved for documentation: nobody answers there. ENETUNREACH says that no packet was even sent.
 _KNOCK = """
 import errno, socket
 server = socket.create_server(("127.0.0.1", 0))
 socket.create_connection(server.getsockname(), 5)
 try:
-    socket.create_connection(("192.0.2.1", 80), 5)
+    socket.create_connection(("198.51.100.1", 80), 5)
 except OSError as error:
     print("loopback works,", errno.errorcode[error.errno])
 """

@@ -27,7 +27,7 @@ from tuneproof.llm.openvino import engine_id
 from tuneproof.llm.store import Store
 from tuneproof.pairs.write import requests
 from tuneproof.records import Answer, Chunk, Example, Page, Pair, Phrasing, read_rows, write_json, write_rows
-from tuneproof.study import LLM, load
+from tuneproof.study import LocalLLM, load
 
 # --- the configuration ---
 
@@ -91,6 +91,18 @@ CONFIG_CASES = {
         {"judges/qwen/llm": "gpt"},
         "judges.qwen.llm: 'gpt' is not in `llms`",
         "expected one of: qwen",
+    ),
+    "engine that there is none of": (
+        {"llms/qwen/engine": "magic"},
+        "llms.qwen.engine: 'magic' is wrong",
+        "'openvino', 'openai'",
+    ),
+    "no engine": ({"llms/qwen/engine": ...}, "llms.qwen.engine: missing", ""),
+    "key of another engine": ({"llms/qwen/base_url": "http://x"}, "llms.qwen.base_url: unknown key", "kv_cache_gb"),
+    "key instead of its name": (
+        {"llms/qwen": {"engine": "openai", "model": "gpt", "key_env": "sk-1"}},
+        "llms.qwen.key_env: expected the name",
+        "never the key",
     ),
     "no seed": ({"study/seeds": []}, "study.seeds: [] is wrong", "at least 1"),
     "crawl and folder": (
@@ -245,6 +257,7 @@ ARGUMENTS = {
         "answers": "answers.jsonl",
         "tests": "tests.jsonl",
         "name": "qwen",
+        "scoring": "expected",
         "llm": QWEN,
         "model": "model/lock.json",
         "prompt": "judge.txt",
@@ -327,7 +340,7 @@ def inputs(root, tmp_path_factory):
         named = [{"name": file, "sha256": SHA, "size": len(WEIGHTS)} for file in files]
         write_json(folder / name / "lock.json", {**MODEL, "model": name, "hub": None, "files": named})
     # every call of write_pairs is in the store, so that no model is needed
-    engine = engine_id(LLM.model_validate(QWEN), folder / "model" / "lock.json")
+    engine = engine_id(LocalLLM.model_validate(QWEN), folder / "model" / "lock.json")
     written = json.dumps({"pairs": [{"quote": "q", "question": "What is it?", "answer": "It."}]})
     calls = [
         (r.key(engine), r, Reply(written, 5, 5, "stop"))

@@ -15,8 +15,11 @@ from tuneproof.fetch.weights import read_lock
 from tuneproof.records import file_sha256, write_json
 
 
-def prepare_student(lock: Path, out: Path) -> None:
-    """Read the model that `lock` names and write `out` (a lock too) with the transformers folder beside it."""
+def prepare_student(lock: Path, out: Path, chat_template: Path | None = None) -> None:
+    """Read the model that `lock` names and write `out` (a lock too) with the transformers folder beside it.
+
+    `chat_template` is written into the tokenizer, in place of its own where it has one.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -30,8 +33,12 @@ def prepare_student(lock: Path, out: Path) -> None:
         source = {"gguf_file": gguf, "quantization_config": GgufConfig(dequantize=True)}
     else:
         tokenizer = AutoTokenizer.from_pretrained(lock.parent)
+    if chat_template:
+        tokenizer.chat_template = read_template(chat_template)
     if tokenizer.chat_template is None:
-        raise InputError(f"{lock.parent}: the model has no chat template, expected one in its tokenizer")
+        raise InputError(
+            f"{lock.parent}: the model has no chat template, expected one in its tokenizer or as chat_template"
+        )
     model = AutoModelForCausalLM.from_pretrained(lock.parent, dtype=torch.bfloat16, **source)
 
     # Never pad with EOS: a collator that masks pad would mask EOS too, and the model would never learn to stop.
@@ -48,6 +55,14 @@ def prepare_student(lock: Path, out: Path) -> None:
         shutil.copytree(folder, out.parent)
     files = [{"name": p.name, "sha256": file_sha256(p), "size": p.stat().st_size} for p in sorted(out.parent.iterdir())]
     write_json(out, {**content, "format": "transformers", "files": files})
+
+
+def read_template(path: Path) -> str:
+    """Read a Jinja file, without the line end after its last line; raise InputError where there is none."""
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\n")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected a Jinja chat template") from None
 
 
 def pad_token(tokenizer: Any) -> str:

@@ -33,13 +33,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `distribution` maps each choice to its probability; it sums to 1."""
+    """What came back.
+
+    `distribution` maps each choice to its probability and sums to 1; it is empty where the engine saw none of them.
+    `served` is the model's name as the one who served it gives it.
+    """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
     distribution: dict[str, float] = field(default_factory=dict)
+    served: str = ""
 
 
 class Engine(Protocol):
@@ -48,10 +53,12 @@ class Engine(Protocol):
     `id` names the weights by digest and the engine with its version and options: all that a reply depends on.
     `group_size` requests are answered as one unit, always the same ones together, because the low bits of a reply
     depend on what else was in the batch: this is how a killed run ends with the same text as an undisturbed one.
+    Where that is not so (`batched` is false) only what the store does not know is asked.
     """
 
     id: str
     group_size: int
+    batched: bool
 
     def answer(self, requests: list[Request], done: Callable[[int], object]) -> list[Reply]:
         """Answer one group, in order; `done(n)` is called as n further requests are finished."""

@@ -27,7 +27,8 @@ def complete(
 
     `start` loads the engine; it is not called where the store knows every answer, so a rerun needs no model at all.
     Groups are cut from the whole list, not from what is missing, and a group with one unknown call is answered whole:
-    a reply then never depends on where an earlier run was killed. What is stored already stays as it was.
+    a reply then never depends on where an earlier run was killed. What is stored already stays as it was. An engine
+    that does not batch is asked for what is missing only.
     """
     keys = [request.key(engine_id) for request in requests]
     unique = dict(zip(keys, requests, strict=True))
@@ -36,9 +37,11 @@ def complete(
     if missing:
         engine = start()
         assert engine.id == engine_id, f"engine {engine.id} was started for {engine_id}"
-        groups = [order[i : i + engine.group_size] for i in range(0, len(order), engine.group_size)]
+        asked = order if engine.batched else [key for key in order if store.get(key) is None]
+        groups = [asked[i : i + engine.group_size] for i in range(0, len(asked), engine.group_size)]
         began, prompt, completion = time.monotonic(), 0, 0
         with progress(len(order), "call", what) as bar:
+            bar.update(len(order) - len(asked))
             for group in groups:
                 if any(store.get(key) is None for key in group):
                     replies = engine.answer([unique[key] for key in group], bar.update)

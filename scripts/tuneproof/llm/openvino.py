@@ -17,10 +17,10 @@ from typing import Any
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
 from tuneproof.llm.calls import Reply, Request
-from tuneproof.study import LLM
+from tuneproof.study import LocalLLM
 
 
-def engine_id(llm: LLM, lock: Path) -> str:
+def engine_id(llm: LocalLLM, lock: Path) -> str:
     """Return all that a reply depends on: weights by digest, engine and version, and what shapes a batch."""
     version = importlib.metadata.version("openvino-genai")
     digest = model_digest(read_lock(lock))
@@ -34,9 +34,9 @@ class OpenVINO:
     groups, a resumed run and an undisturbed one would differ. Loading takes about 10 s, a group about two minutes.
     """
 
-    def __init__(self, llm: LLM, lock: Path) -> None:
+    def __init__(self, llm: LocalLLM, lock: Path) -> None:
         self.id = engine_id(llm, lock)
-        self.group_size = llm.group_size
+        self.group_size, self.batched = llm.group_size, True
         self._llm = llm
         content = read_lock(lock)
         if content["format"] != "gguf":

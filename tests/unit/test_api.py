@@ -1,0 +1,252 @@
+"""The engine for chat completions, over real HTTP against a small server of our own, and the judge that writes."""
+
+import json
+import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tuneproof.errors import InputError
+from tuneproof.llm.calls import Reply, Request
+from tuneproof.llm.client import Answered
+from tuneproof.llm.engines import complete_with
+from tuneproof.records import Answer, Example
+from tuneproof.scores import judge
+from tuneproof.study import ApiLLM, load, missing_keys, parse_llm
+
+KEY = "sk-test-0123456789"
+
+
+class Endpoint:
+    """Chat completions on a free loopback port: records what it is asked and answers with the last message reversed."""
+
+    def __init__(self):
+        self.asked, self.keys, self.served, self.refuse = [], [], "tiny-1-2030-01-31", []
+        self.top = [("4", -0.5), (" 4", -3.0), ("5", -1.5), ("Score", -4.0)]
+        self.barrier = None
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                endpoint.asked.append(body)
+                endpoint.keys.append(self.headers["Authorization"])
+                if endpoint.barrier:
+                    endpoint.barrier.wait(10)
+                status = endpoint.refuse.pop(0) if endpoint.refuse else 200
+                reply = endpoint.reply(body) if status == 200 else endpoint.refusal(self.headers["Authorization"])
+                content = json.dumps(reply).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Retry-After", "0.01")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def reply(self, body):
+        choice = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": body["messages"][-1]["content"][::-1]},
+        }
+        if body.get("logprobs"):
+            tokens = [{"token": token, "logprob": value, "bytes": None} for token, value in self.top]
+            choice["logprobs"] = {"content": [{**tokens[0], "top_logprobs": tokens}]}
+        usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+        head = {"id": "c", "object": "chat.completion", "created": 0, "model": self.served}
+        return {**head, "choices": [choice], "usage": usage}
+
+    @staticmethod
+    def refusal(authorization):
+        return {"error": {"message": f"no: {authorization}", "type": "refused", "code": None, "param": None}}
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    monkeypatch.setenv("TINY_KEY", KEY)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    running = Endpoint()
+    yield running
+    running.server.shutdown()
+
+
+def llm(endpoint, **changes):
+    return ApiLLM(engine="openai", model="tiny-1", base_url=endpoint.url, key_env="TINY_KEY", **changes)
+
+
+def request(text="Question 1?", **changes):
+    return Request([{"role": "user", "content": text}], max_tokens=8, **changes)
+
+
+def ask(endpoint, store, requests, **changes):
+    return complete_with(llm(endpoint, **changes), None, requests, store, "test")
+
+
+def test_replies_come_in_order_with_tokens_and_the_model_that_served_them(endpoint, tmp_path):
+    answered = ask(endpoint, tmp_path, [request(f"Question {n}?") for n in range(5)], max_concurrent=3)
+    assert [a.reply for a in answered] == [
+        Reply(f"?{n} noitseuQ", 7, 3, "stop", served="tiny-1-2030-01-31") for n in range(5)
+    ]
+
+
+def test_decoding_is_greedy_and_the_key_goes_to_the_endpoint_alone(endpoint, tmp_path):
+    ask(endpoint, tmp_path, [request()])
+    assert endpoint.asked == [
+        {
+            "model": "tiny-1",
+            "messages": [{"role": "user", "content": "Question 1?"}],
+            "max_tokens": 8,
+            "temperature": 0,
+        }
+    ]
+    assert endpoint.keys == [f"Bearer {KEY}"]
+    assert KEY not in "".join(p.read_text() for p in tmp_path.rglob("*.jsonl"))
+
+
+def test_requests_are_under_way_at_once(endpoint, tmp_path):
+    endpoint.barrier = threading.Barrier(4)  # passes only when four requests wait at the server
+    ask(endpoint, tmp_path, [request(f"Question {n}?") for n in range(4)], max_concurrent=4)
+    assert len(endpoint.asked) == 4
+
+
+def test_only_what_the_store_does_not_know_is_asked_and_paid_for(endpoint, tmp_path):
+    ask(endpoint, tmp_path, [request("A"), request("C")])
+    endpoint.asked.clear()
+    ask(endpoint, tmp_path, [request("A"), request("B"), request("C")])
+    assert [body["messages"][0]["content"] for body in endpoint.asked] == ["B"]
+
+
+def test_a_schema_is_sent_as_response_format(endpoint, tmp_path):
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    ask(endpoint, tmp_path, [request(schema=schema)])
+    shape = {"name": "reply", "schema": schema, "strict": True}
+    assert endpoint.asked[0]["response_format"] == {"type": "json_schema", "json_schema": shape}
+
+
+def test_choices_are_answered_from_the_first_tokens_candidates(endpoint, tmp_path):
+    wanted = request(prefill="[RESULT] ", choices=["1", "2", "3", "4", "5"])
+    [answered] = ask(endpoint, tmp_path, [wanted])
+    four, five = math.exp(-0.5) + math.exp(-3.0), math.exp(-1.5)
+    expected = {"1": 0.0, "2": 0.0, "3": 0.0, "4": four / (four + five), "5": five / (four + five)}
+    assert answered.reply.distribution == pytest.approx(expected)
+    asked = endpoint.asked[0]
+    assert (asked["logprobs"], asked["top_logprobs"]) == (True, 20)
+    assert asked["messages"][-1]["content"].endswith("Reply with exactly one of 1, 2, 3, 4, 5 and nothing else.")
+
+
+def test_a_first_token_that_is_no_choice_gives_no_distribution_and_no_score(endpoint, tmp_path):
+    endpoint.top = [("Score", -0.1)]
+    [answered] = ask(endpoint, tmp_path, [request(choices=["1", "2", "3", "4", "5"])])
+    assert answered.reply.distribution == {}
+    assert judge.expected_score(answered.reply.distribution) is None
+
+
+def test_a_begun_reply_is_refused(endpoint, tmp_path):
+    with pytest.raises(InputError, match="begun reply"):
+        ask(endpoint, tmp_path, [request(prefill="Well, ")])
+
+
+def test_another_model_than_asked_for_ends_the_job(endpoint, tmp_path):
+    endpoint.served = "tiny-2"
+    with pytest.raises(InputError, match="'tiny-2' answered, expected 'tiny-1'"):
+        ask(endpoint, tmp_path, [request()])
+
+
+def test_a_busy_server_is_asked_again(endpoint, tmp_path):
+    endpoint.refuse = [429, 503]
+    assert len(ask(endpoint, tmp_path, [request()])) == 1
+    assert len(endpoint.asked) == 3
+
+
+def test_a_refusal_is_one_sentence_without_the_key(endpoint, tmp_path):
+    endpoint.refuse = [401]
+    with pytest.raises(InputError) as error:
+        ask(endpoint, tmp_path, [request()])
+    assert "tiny-1 at 127.0.0.1" in str(error.value)
+    assert "AuthenticationError" in str(error.value)
+    assert KEY not in str(error.value)
+
+
+def test_without_a_key_nothing_is_asked_but_the_store_still_answers(endpoint, tmp_path, monkeypatch):
+    known = ask(endpoint, tmp_path, [request()])
+    monkeypatch.delenv("TINY_KEY")
+    assert ask(endpoint, tmp_path, [request()]) == known
+    with pytest.raises(InputError, match="no TINY_KEY"):
+        ask(endpoint, tmp_path, [request("Another?")])
+
+
+def test_an_endpoint_of_ones_own_may_need_no_key(endpoint, tmp_path):
+    own = ApiLLM(engine="openai", model="tiny-1", base_url=endpoint.url, key_env=None)
+    assert complete_with(own, None, [request()], tmp_path, "test")
+
+
+def test_a_section_comes_back_as_the_engine_it_names(endpoint):
+    assert parse_llm(llm(endpoint).model_dump_json()) == llm(endpoint)
+
+
+# --- keys ---
+
+
+@pytest.fixture
+def config(root):
+    import yaml
+
+    content = yaml.safe_load((root / "config.yaml").read_text())
+    content["llms"]["gpt"] = {"engine": "openai", "model": "gpt-x"}
+    content["judges"]["gpt"] = {"llm": "gpt", "scoring": "generated"}
+    return content
+
+
+def test_a_key_that_the_study_needs_and_the_environment_has_not_is_named(config):
+    config["study"]["judges"] = ["qwen", "gpt"]
+    sentence = "llms.gpt: the environment has no OPENAI_API_KEY, expected the key of gpt-x"
+    assert missing_keys(load(config), {}) == {"gpt": sentence}
+    assert missing_keys(load(config), {"OPENAI_API_KEY": ""}) == {"gpt": sentence}
+    assert missing_keys(load(config), {"OPENAI_API_KEY": KEY}) == {}
+
+
+def test_an_llm_outside_the_study_needs_no_key(config):
+    assert missing_keys(load(config), {}) == {}
+
+
+# --- the judge that writes its score ---
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("Feedback: right. [RESULT] 5", 5.0),
+        ("[RESULT]1\n", 1.0),
+        ("Feedback: [RESULT] 2, no. [RESULT] 3", 3.0),
+        ("Feedback: right. [RESULT] 4.", None),
+        ("Feedback: right. [RESULT] 4/5", None),
+        ("Feedback: right. [RESULT] 45", None),
+        ("Feedback: right. [RESULT] 6", None),
+        ("Feedback: right. [RESULT] **4**", None),
+        ("Feedback: right. Score 4", None),
+        ("[RESULT] 4 Feedback: right.", None),
+        ("", None),
+    ],
+)
+def test_a_written_score_stands_at_the_very_end(text, score):
+    assert judge.written_score(text) == score
+
+
+def test_a_written_score_is_asked_for_once_and_a_missing_one_stays_missing():
+    example = Example("e", "p", "c", "g", "u", "a", "test_new_pages", "Q?", "A.", [])
+    answer = Answer("a", "e", "m/base", "closed", "test_new_pages", "B.", 2, True, [], "k")
+    template = "{instruction} {response} {reference_answer}"
+    [asked] = judge.requests([answer], {"e": example}, template, "generated")
+    assert (asked.max_tokens, asked.prefill, asked.choices) == (judge.FEEDBACK_TOKENS, "", None)
+    said = "Feedback: about right, I think."
+    [score] = judge.scores_from([answer], [Answered("k", Reply(said, 9, 9, "stop"))], "gpt", "generated")
+    assert (score.score, score.raw, score.distribution) == (None, said, {})
