@@ -9,9 +9,15 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 RESOLVE := --quiet --universal --python-version 3.11 --generate-hashes --override envs/torch-apart.txt --no-emit-package torch --no-header
-SNAKEMAKE = python scripts/run_study.py --profile profiles/local
+# torch's CUDA build has the same hashes everywhere, so it stands in these two locks
+RESOLVE_CUDA := --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes
+IMAGES := cpu gpu judge
+# docker: the digest that containers/*.def name; debian: Debian packages, where no registry of images is reached
+BASE ?= docker
+RUN_STUDY = python scripts/run_study.py
+SNAKEMAKE = $(RUN_STUDY) --profile profiles/local
 
-.PHONY: help demo setup test lint format schema report dag plan lock clean
+.PHONY: help demo setup test lint format schema report dag plan lock image images resume stage test-cluster clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,8 +36,17 @@ setup: .venv/installed  ## virtual environment and models
 	python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r envs/dev.lock
 	touch $@
 
+resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm STUDY=…): its leftover jobs are ended first
+	$(RUN_STUDY) --profile profiles/$(PROFILE) $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
+
+stage: .venv/installed  ## on a login node: fetch all that needs the internet, models and corpora (STUDY=…)
+	$(SNAKEMAKE) staged $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
+
 test: setup  ## everything that runs on this machine: unit, dag, e2e
 	python -m pytest tests/unit tests/dag tests/e2e
+
+test-cluster: setup  ## on a private Slurm with real containers: Debian, as root, installs Slurm with apt-get
+	python -m pytest tests/cluster
 
 lint: .venv/installed  ## ruff, snakefmt, snakemake --lint, mypy
 	ruff check .
@@ -48,11 +63,12 @@ format: .venv/installed  ## put the sources in order
 schema: .venv/installed  ## write schemas/config.schema.json from the types
 	PYTHONPATH=scripts python -m tuneproof.study > schemas/config.schema.json
 
-dag: .venv/installed  ## the rules of the default study as mermaid
-	@snakemake --rulegraph mermaid-js
+dag: .venv/installed  ## draw the rules of STUDY by where they run: docs/dag.mmd, docs/dag.svg
+	@python scripts/draw_dag.py --study $(STUDY) --profile profiles/slurm --out docs \
+		--name $(if $(filter config.yaml,$(STUDY)),dag,dag-$(basename $(notdir $(STUDY))))
 
-plan: .venv/installed  ## what would run, without running it
-	@snakemake -n --configfile $(STUDY) --quiet rules
+plan: .venv/installed  ## what STUDY would cost with PROFILE (local, slurm), before anything runs
+	@python scripts/plan_study.py --study $(STUDY) --profile profiles/$(or $(PROFILE),local)
 
 report: .venv/installed  ## Snakemake's own report, with captions
 	snakemake --report results/snakemake-report.html
@@ -60,6 +76,17 @@ report: .venv/installed  ## Snakemake's own report, with captions
 lock:  ## resolve envs/*.in into locks with hashes
 	uv pip compile $(RESOLVE) envs/cpu.in -o envs/cpu.lock
 	uv pip compile $(RESOLVE) -c envs/cpu.lock envs/dev.in -o envs/dev.lock
+	uv pip compile $(RESOLVE_CUDA) -c envs/cpu.lock envs/gpu.in -o envs/gpu.lock
+	uv pip compile $(RESOLVE_CUDA) --override envs/judge-overrides.txt envs/judge.in -o envs/judge.lock
+	for i in $(IMAGES); do \
+	    sed -i "s/^lock_sha256=.*/lock_sha256=$$(sha256sum < envs/$$i.lock | cut -d' ' -f1)/" envs/$$i.post-deploy.sh; \
+	done
+
+image: .venv/installed  ## containers/cpu.sif (BASE=debian: from Debian packages)
+	python scripts/build_image.py cpu --base $(BASE)
+
+images: .venv/installed  ## the images for CPU, GPU and judge
+	for i in $(IMAGES); do python scripts/build_image.py $$i --base $(BASE) || exit 1; done
 
 clean:  ## remove results and logs; models, environment and paid calls stay
 	rm -rf results logs checkpoints resources/corpora resources/sites

@@ -35,7 +35,10 @@ rule prepare_student:
         "../envs/cpu.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        # read whole and written anew
+        mem_mb=lambda w: max(
+            4000, 2000 + sum(f.size for f in CONFIG.models[w.model].files) * 2 // 10**6
+        ),
     shell:
         "exec python scripts/prepare_student.py --lock {input.lock} --chat-template {input.template}"
         " --out {output.lock} 2> {log}"

@@ -19,7 +19,8 @@ rule write_pairs:
         CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
-    threads: 2
+    localrule: WRITING_IS_LOCAL
+    threads: llm_threads
     resources:
         mem_mb=llm_memory,
         api=calls_api,
@@ -75,7 +76,8 @@ rule rephrase_questions:
         CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
-    threads: 2
+    localrule: WRITING_IS_LOCAL
+    threads: llm_threads
     resources:
         mem_mb=llm_memory,
         api=calls_api,

@@ -24,14 +24,17 @@ if (
 
 
 onstart:
-    jobs = list(workflow.dag.needrun_jobs())
-    folders = [Path.cwd(), Path(os.environ.get("TUNEPROOF_CACHE") or Path.cwd())]
-    problems = cluster.storage_problems(folders)
-    images = [job.container_img_url for job in jobs if job.rule.container_img]
-    problems += cluster.container_problems(images, APPTAINER_WANTED)
-    if workflow.remote_exec:
-        problems += cluster.slurm_problems(
-            [job.resources for job in jobs if not workflow.is_local(job.rule)]
-        )
-    if problems:
-        raise WorkflowError(*problems)
+    if not workflow.touch:
+        jobs = list(workflow.dag.needrun_jobs())
+        images = [job.container_img_url for job in jobs if job.rule.container_img]
+        sent = [job.resources for job in jobs if not workflow.is_local(job.rule)]
+        problems = [
+            *cluster.storage_problems(
+                [Path.cwd(), Path(os.environ.get("TUNEPROOF_CACHE") or Path.cwd())]
+            ),
+            *cluster.container_problems(images, APPTAINER_WANTED),
+            *(cluster.slurm_problems(sent) if workflow.remote_exec and sent else []),
+            *keys_missing_for(jobs),
+        ]
+        if problems:
+            raise WorkflowError(*problems)

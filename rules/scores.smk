@@ -41,7 +41,8 @@ rule judge:
         CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
-    threads: 2
+    localrule: JUDGING_IS_LOCAL
+    threads: llm_threads
     resources:
         mem_mb=llm_memory,
         api=calls_api,

@@ -73,7 +73,9 @@ def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
                     f"slurm_partition: {name!r} is no partition here, expected one of {', '.join(sorted(partitions))} "
                     "(edit the profile)"
                 )
-    for partition, model in sorted({(j.get("slurm_partition", ""), j["gpu_model"]) for j in jobs if j.get("gpu_model")}):
+    for partition, model in sorted(
+        {(j.get("slurm_partition", ""), j["gpu_model"]) for j in jobs if j.get("gpu_model")}
+    ):
         offered = _gpu_models(partition) if partition in partitions else None
         if offered is not None and model not in offered:
             problems.append(

@@ -324,7 +324,9 @@ class Containers(_Section):
     """Images for `snakemake --sdm apptainer`; without that option jobs run in the environment of the caller."""
 
     cpu: str = Field("containers/cpu.sif", description="Image of containers/cpu.def.")
-    gpu: str = Field("containers/gpu.sif", description="Image of containers/gpu.def, for the rules that train and answer.")
+    gpu: str = Field(
+        "containers/gpu.sif", description="Image of containers/gpu.def, for the rules that train and answer."
+    )
 
 
 class Config(_Section):
@@ -435,14 +437,14 @@ def llms_of(config: Config) -> list[str]:
     return sorted(writers | {config.judges[name].llm for name in config.study.judges})
 
 
-def missing_keys(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return, by the id of an LLM of the study, one sentence on the key that the environment does not hold."""
-    sentences = {}
-    for name in llms_of(config):
+def missing_keys(config: Config, environ: Mapping[str, str], llms: Iterable[str]) -> list[str]:
+    """Return one sentence per key that the named LLMs need and the environment does not hold."""
+    needed: dict[str, list[str]] = {}
+    for name in sorted(llms):
         llm = config.llms[name]
         if isinstance(llm, ApiLLM) and llm.key_env and not environ.get(llm.key_env):
-            sentences[name] = f"llms.{name}: the environment has no {llm.key_env}, expected the key of {llm.model}"
-    return sentences
+            needed.setdefault(llm.key_env, []).append(f"llms.{name}")
+    return [f"the environment has no {key}, expected the key of {' and '.join(ids)}" for key, ids in needed.items()]
 
 
 def _sentence(error: Any) -> str:

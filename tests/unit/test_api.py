@@ -13,7 +13,7 @@ from tuneproof.llm.client import Answered
 from tuneproof.llm.engines import complete_with
 from tuneproof.records import Answer, Example
 from tuneproof.scores import judge
-from tuneproof.study import ApiLLM, load, missing_keys, parse_llm
+from tuneproof.study import ApiLLM, llms_of, load, missing_keys, parse_llm
 
 KEY = "sk-test-0123456789"
 
@@ -206,16 +206,18 @@ def config(root):
     return content
 
 
-def test_a_key_that_the_study_needs_and_the_environment_has_not_is_named(config):
-    config["study"]["judges"] = ["qwen", "gpt"]
-    sentence = "llms.gpt: the environment has no OPENAI_API_KEY, expected the key of gpt-x"
-    assert missing_keys(load(config), {}) == {"gpt": sentence}
-    assert missing_keys(load(config), {"OPENAI_API_KEY": ""}) == {"gpt": sentence}
-    assert missing_keys(load(config), {"OPENAI_API_KEY": KEY}) == {}
+def test_a_key_that_the_environment_has_not_is_named_once_with_who_needs_it(config):
+    config["llms"]["gpt-2"] = config["llms"]["gpt"]
+    loaded = load(config)
+    sentence = "the environment has no OPENAI_API_KEY, expected the key of llms.gpt and llms.gpt-2"
+    assert missing_keys(loaded, {}, ["gpt-2", "qwen", "gpt"]) == [sentence]
+    assert missing_keys(loaded, {"OPENAI_API_KEY": ""}, ["gpt", "gpt-2"]) == [sentence]
+    assert missing_keys(loaded, {"OPENAI_API_KEY": KEY}, ["gpt", "gpt-2"]) == []
 
 
 def test_an_llm_outside_the_study_needs_no_key(config):
-    assert missing_keys(load(config), {}) == {}
+    loaded = load(config)
+    assert missing_keys(loaded, {}, llms_of(loaded)) == []
 
 
 # --- the judge that writes its score ---

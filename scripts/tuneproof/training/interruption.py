@@ -37,7 +37,7 @@ class Interrupted(Exception):
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint: one whose seal names every file with the size it has."""
     complete = [path for path in folder.glob("checkpoint-*") if _is_complete(path)]
-    return max(complete, key=_step, default=None)
+    return max(complete, key=step_of, default=None)
 
 
 def remove_incomplete(folder: Path) -> None:
@@ -56,27 +56,39 @@ def seal(checkpoint: Path) -> None:
     write_json(checkpoint / _SEAL, {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files})
 
 
-def begin_attempt(folder: Path, run: str | None) -> None:
-    """Note that an attempt begins; raise InputError where the two before it, in the same run, got no step further.
+class Attempts:
+    """The attempts at one training, a line each when it begins and when it ends, beside its checkpoints.
 
-    `run` is what the attempts of one run of Snakemake have in common (the Slurm jobs' name); None where every attempt
-    is started by a person, who then decides.
+    `run` is what the attempts of one run of Snakemake have in common; None where a person starts every attempt.
     """
-    if not run:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    notes = folder / "attempts.jsonl"
-    last = last_checkpoint(folder)
-    step = _step(last) if last else 0
-    before = [json.loads(line) for line in notes.read_text().splitlines() if line] if notes.exists() else []
-    starts = [row["step"] for row in before if row["run"] == run]
-    if starts[-2:] == [step, step]:
-        raise InputError(
-            f"{folder}: two attempts in a row got no step further than step {step}; raise the rule's runtime or its "
-            "memory, or lower save_steps, and start Snakemake again"
-        )
-    with notes.open("a") as stream:
-        stream.write(json.dumps({"run": run, "step": step}) + "\n")
+
+    def __init__(self, folder: Path, run: str | None) -> None:
+        self._file = folder / "attempts.jsonl"
+        self._run = run
+
+    def begin(self, step: int) -> None:
+        """Note an attempt's begin; raise InputError where two before it, in this run, got no step further."""
+        starts = [row["step"] for row in self._rows() if row["run"] == self._run and row["event"] == "begin"]
+        if self._run and starts[-2:] == [step, step]:
+            raise InputError(
+                f"{self._file.parent}: two attempts in a row got no step further than step {step}; raise the rule's "
+                "runtime or its memory, or lower save_steps, and start Snakemake again"
+            )
+        self._add("begin", step)
+
+    def end(self, step: int, reason: str) -> None:
+        """Note an attempt's end. One that was killed has none."""
+        self._add(reason, step)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]  # a full disk may have torn one
+
+    def _add(self, event: str, step: int) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        row = {"event": event, "step": step, "run": self._run, "job": os.environ.get("SLURM_JOB_ID")}
+        with self._file.open("a") as stream:
+            stream.write(json.dumps({**row, "at": round(time.time(), 1)}) + "\n")
 
 
 def full_disk(folder: Path) -> bool:
@@ -139,8 +151,9 @@ def _is_complete(checkpoint: Path) -> bool:
         return False
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
+def step_of(checkpoint: Path | None) -> int:
+    """Return the step a checkpoint was saved after; 0 for none."""
+    return int(checkpoint.name.split("-")[1]) if checkpoint else 0
 
 
 def stop_callback(stop: Stop) -> Any:

@@ -22,11 +22,13 @@ from tuneproof.progress import progress
 from tuneproof.records import Example, content_id, file_sha256, read_rows, write_json, write_rows
 from tuneproof.study import LoRA
 from tuneproof.training.interruption import (
+    Attempts,
+    Interrupted,
     Stop,
-    begin_attempt,
     full_disk,
     last_checkpoint,
     remove_incomplete,
+    step_of,
     stop_callback,
 )
 
@@ -57,15 +59,20 @@ def train(
     # how often a checkpoint is saved does not shape the run: whoever mends it goes on from the ones there are
     shaping = {**resolved, "method": spec.model_dump(exclude={"save_steps"})}
     folder = checkpoints.with_name(f"{checkpoints.name}.{content_id(json.dumps(shaping, sort_keys=True))}")
-    if is_first_process():
-        begin_attempt(folder, os.environ.get("TUNEPROOF_RUN"))
-        remove_incomplete(folder)
-    trainer = _trainer(spec, student, train_file, val_file, seed, folder, stop)
     last = last_checkpoint(folder)
-    if last and is_first_process():
-        print(f"train: resuming from {last}", file=sys.stderr, flush=True)
+    attempts = Attempts(folder, os.environ.get("TUNEPROOF_RUN"))
+    if is_first_process():
+        attempts.begin(step_of(last))
+        remove_incomplete(folder)
+        if last:
+            print(f"train: resuming from {last}", file=sys.stderr, flush=True)
+    trainer = _trainer(spec, student, train_file, val_file, seed, folder, stop)
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except Interrupted as interrupted:
+        if is_first_process():
+            attempts.end(interrupted.step, interrupted.reason)
+        raise
     except (OSError, RuntimeError, SafetensorError) as error:
         if not full_disk(folder):
             raise
@@ -73,7 +80,7 @@ def train(
             f"{folder}: no space left on the disk for a checkpoint ({error}); the one before it is kept, "
             f"{last_checkpoint(folder) or 'none yet'}: make room and run again"
         ) from None
-    if trainer.is_world_process_zero():
+    if is_first_process():
         _write_run(trainer, resolved, out)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -95,9 +102,7 @@ def batches_per_step(spec: LoRA, processes: int) -> int:
     return batches // processes
 
 
-def _trainer(
-    spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, folder: Path, stop: Stop
-) -> Any:
+def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, folder: Path, stop: Stop) -> Any:
     import torch
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed

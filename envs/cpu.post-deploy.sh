@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Snakemake runs this in the new conda environment, in its working directory, which is the workflow's folder.
+# It keeps an environment as long as this file and cpu.yaml stay as they are: hence the lock's digest (`make lock`).
+set -euo pipefail
+lock=envs/cpu.lock
+lock_sha256=929215d834ab2fd64d000d18b4a319b52a381b3d07337773eaad20c28751a5a9
+if ! sha256sum --check --status <<<"$lock_sha256  $lock"; then
+    echo "error: $PWD/$lock is missing or not the one of this script; run in the workflow's folder, after 'make lock'" >&2
+    exit 1
+fi
+export PYTHONNOUSERSITE=1
+python=$CONDA_PREFIX/bin/python
+# torch comes first and by itself: its CPU build has hashes of its own (TORCH as in the Makefile)
+"$python" -m pip install -qq --disable-pip-version-check ${TORCH:-torch==2.13.0}
+"$python" -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r "$lock"

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Snakemake runs this in the new conda environment, in its working directory, which is the workflow's folder.
+# It keeps an environment as long as this file and judge.yaml stay as they are: hence the lock's digest (`make lock`).
+set -euo pipefail
+lock=envs/judge.lock
+lock_sha256=ed2b3ff27d965ebe30471dd3854fd12b94b0568755b78631ae9f665a763c68c0
+if ! sha256sum --check --status <<<"$lock_sha256  $lock"; then
+    echo "error: $PWD/$lock is missing or not the one of this script; run in the workflow's folder, after 'make lock'" >&2
+    exit 1
+fi
+export PYTHONNOUSERSITE=1
+python=$CONDA_PREFIX/bin/python
+"$python" -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r "$lock"

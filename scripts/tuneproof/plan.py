@@ -1,0 +1,501 @@
+"""What a study would cost before anything runs: jobs, GPU and CPU hours, calls, tokens, dollars and disk.
+
+The jobs are Snakemake's own (scripts/plan_study.py asks it), so a plan of a half-finished study is what is left to
+do. What the jobs ask of the cluster at most is read from them; what they will take is a model whose every figure is
+an `Assumption` below, printed with its source. A time so expected is right within a factor of two, not better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tuneproof.scores.judge import FEEDBACK_TOKENS
+from tuneproof.study import ApiLLM, Config, LoRA, ModelSpec
+
+HERE, LOGIN, API, CPU, GPU = "this machine", "login node", "API", "CPU", "GPU"
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A figure that the plan rests on."""
+
+    what: str
+    value: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.value:,.10g}. {self.source}"
+
+
+# Counts that only the corpus and the writer can tell. Source: `make demo`, results/datasets/haldrune/funnel.json.
+CHUNKS = Assumption(
+    "chunks of a corpus, where there is neither max_chunks nor chunks.jsonl", 1000, "A guess; set max_chunks."
+)
+CHUNKS_PER_PAGE = Assumption("chunks a page", 2.3, "Default study: 106 chunks of 46 pages; manuals have 6 to 13.")
+CHUNK_FILL = Assumption(
+    "length of a chunk, as a share of chunks.max_tokens", 0.75, "Seen on three corpora: 0.68 to 0.86."
+)
+KEPT = Assumption("share of the written pairs that screening keeps", 0.69, "Default study; manuals 0.34 and 0.58.")
+
+# Tokens. Source: results/costs/*.usage.json of the default study, by the tokenizer of Qwen2.5.
+WRITE_PROMPT = Assumption("tokens of the prompt of write_pairs without its chunk", 195, "Default study: 373 - 178.")
+WRITTEN_PAIR = Assumption("tokens that a written pair takes", 72, "Default study: 9,565 tokens for 132 pairs.")
+REPHRASE_PROMPT = Assumption("tokens of the prompt of rephrase_questions", 90, "Default study: 7,481 in 83 calls.")
+WORDING = Assumption("tokens that a wording takes", 20, "Default study: 4,885 for 83 × 3 wordings.")
+JUDGE_PROMPT = Assumption("tokens of the prompt of judge", 366, "Default study: 72,564 in 198 calls.")
+FEEDBACK = Assumption(
+    "tokens that a judge writes under scoring: generated",
+    150,
+    f"Not measured: a paragraph; at most {FEEDBACK_TOKENS:,}.",
+)
+QUESTION = Assumption("tokens of a question in its chat template", 45, "Default study: 2,961 in 66 calls.")
+ROW = Assumption("tokens of a training row", 70, "Default study: a question and a sentence of answer.")
+PADDING = Assumption("tokens computed per token of a row", 1.5, "Random batches of 8 were a third to a half padding.")
+
+# A GPU.
+GPU_FLOPS = Assumption("FLOP/s of a GPU in bf16", 312e12, "NVIDIA's data sheet of the A100.")
+GPU_MFU = Assumption(
+    "share of it that LoRA training reaches",
+    0.25,
+    "litgpt, Llama-2-7B LoRA on one A100: 22.8 rows/s; with some 125 tokens a row, × 4 FLOPs × 6.7e9 weights.",
+)
+GPU_BANDWIDTH = Assumption("bytes/s that an A100-80G reads from its memory", 2.0e12, "NVIDIA's data sheet.")
+GPU_DECODING = Assumption(
+    "share of it that transformers' generate reaches", 0.25, "Not measured: some 27 ms a step for 7B, launch-bound."
+)
+LOADING = Assumption("bytes/s at which weights are read from a shared disk", 1e9, "A guess; yours decides.")
+GPU_START = Assumption("seconds that a GPU job needs to start", 45, "A guess: imports, CUDA, a container.")
+
+# Two cores (AMD EPYC with AVX-512), as in README's table of the default study. Four are taken to be twice as fast.
+CPU_TRAINING = Assumption(
+    "FLOP/s that LoRA training reaches on two cores", 2.7e11, "Default study: 187 s for 112 steps of 8 rows."
+)
+CPU_DECODING = Assumption(
+    "seconds of a decoding step of 16 sequences, per weight of the student, on two cores",
+    5.6e-10,
+    "213 tokens/s, 135M.",
+)
+LLM_READS = Assumption("prompt tokens/s of a 1.5B LLM in OpenVINO on two cores", 324, "Measured, 16 prompts at once.")
+LLM_WRITES = Assumption("tokens/s that it writes", 122, "Measured likewise; another size is taken in proportion.")
+LLM_WEIGHTS = 1.54e9  # of the LLM that was measured
+LLM_START = Assumption("seconds that it needs to load, once per group", 10, "Measured.")
+GGUF_BYTES = Assumption("bytes a weight takes in a GGUF file of 4 bits", 0.73, "Both models of the default study.")
+START = Assumption("seconds that a job needs to start", 5, "README's table: the jobs that do next to nothing.")
+
+# The network.
+API_LATENCY = Assumption("seconds until an API begins to reply", 1, "Typical, not measured.")
+API_WRITES = Assumption("tokens/s that it writes in one reply", 60, "Typical, not measured.")
+DOWNLOAD = Assumption("bytes/s of a download", 50e6, "A guess; yours decides.")
+
+# Bytes on the disk.
+STORED_CALL = Assumption("bytes that the store keeps of a call", 6000, "Default study: 2.0 MB for about 350 calls.")
+PAGE = Assumption("bytes of a page with its archive, text, chunks and index", 32_000, "4.2 MB for 130 HTML pages.")
+
+# Seconds per item on two cores, beside the start: README's table, and the two corpora of docs/corpora.md.
+PER_ITEM = {
+    "extract_pages": ("pages", 0.06),
+    "chunk_pages": ("pages", 0.06),
+    "index_chunks": ("chunks", 0.03),
+    "screen_pairs": ("written", 0.02),
+    "retrieve": ("tests", 0.01),
+    "measure": ("tests", 0.01),
+}
+
+# An expected time is right within a factor of two: a limit should leave as much.
+SPARE = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of Snakemake's plan. `slurm_job` is shared by jobs that are submitted together; empty: not submitted."""
+
+    rule: str
+    wildcards: Mapping[str, str]
+    where: str
+    threads: int = 1
+    gpus: int = 0
+    runtime_min: float | None = None
+    slurm_job: str = ""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many rows a data set is taken to have; `counted` names those that were counted in existing files."""
+
+    pages: int
+    chunks: int
+    asked: int
+    chunk_tokens: float
+    written: int
+    kept: int
+    train: int
+    tests: int
+    counted: tuple[str, ...] = ()
+
+
+@dataclass
+class Line:
+    """One rule's share of the plan. `asked_*` is what its Slurm jobs reserve, None where the profile sets no limit."""
+
+    rule: str
+    where: str = ""
+    jobs: int = 0
+    slurm_jobs: int = 0
+    asked_gpu_h: float | None = None
+    asked_cpu_h: float | None = None
+    gpu_h: float = 0.0
+    cpu_h: float = 0.0
+    hours: float = 0.0
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    dollars: float | None = None
+    disk_gb: float = 0.0
+    longest_min: float = 0.0
+    limit_min: float | None = None
+    submitted: set[str] = field(default_factory=set, repr=False)
+
+    def add(self, job: Job, cost: Cost) -> None:
+        """Count a job."""
+        self.where = job.where if not self.where or self.where == job.where else f"{self.where}, {job.where}"
+        self.jobs += 1
+        if job.slurm_job:
+            self.submitted.add(job.slurm_job)
+            self.slurm_jobs = len(self.submitted)
+            if job.runtime_min is not None:
+                self.limit_min = min(job.runtime_min, self.limit_min or job.runtime_min)
+                self.asked_cpu_h = (self.asked_cpu_h or 0.0) + job.threads * job.runtime_min / 60
+                self.asked_gpu_h = (self.asked_gpu_h or 0.0) + job.gpus * job.runtime_min / 60
+        hours = cost.seconds / 3600
+        self.longest_min = max(self.longest_min, cost.seconds / 60)
+        self.hours += hours
+        self.cpu_h += hours * job.threads
+        self.gpu_h += hours * job.gpus if job.where == GPU else 0.0
+        self.calls += round(cost.calls)
+        self.tokens_in += round(cost.calls * cost.prompt)
+        self.tokens_out += round(cost.calls * cost.completion)
+        if cost.dollars is not None:
+            self.dollars = (self.dollars or 0.0) + cost.dollars
+        self.disk_gb += cost.disk / 1e9
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one job is expected to take: seconds, calls with tokens per call, dollars, bytes it leaves."""
+
+    seconds: float
+    calls: float = 0
+    prompt: float = 0
+    completion: float = 0
+    dollars: float | None = None
+    disk: float = 0
+
+
+def sizes_of(config: Config, dataset: str, counted: Mapping[str, int]) -> Sizes:
+    """Return a data set's sizes: counted where its files exist, else from the configuration and the assumptions.
+
+    `counted` may hold pages, chunks, written, kept, train, tests.
+    """
+    spec = config.datasets[dataset]
+    chunks = counted.get("chunks") or spec.max_chunks or int(CHUNKS.value)
+    asked = min(chunks, spec.max_chunks or chunks)
+    written = counted.get("written") or asked * spec.pairs_per_chunk
+    kept = counted.get("kept") or round(KEPT.value * written)
+    trained = kept * (1 - spec.splits.test_pages - spec.splits.val_pages)
+    new_pages = min(spec.splits.max_new_page_questions, kept * spec.splits.test_pages)
+    trained_pages = min(spec.splits.max_trained_page_questions, trained)
+    return Sizes(
+        pages=counted.get("pages") or round(chunks / CHUNKS_PER_PAGE.value),
+        chunks=chunks,
+        asked=asked,
+        chunk_tokens=CHUNK_FILL.value * config.corpora[spec.corpus].chunks.max_tokens,
+        written=written,
+        kept=kept,
+        train=counted.get("train") or round(trained * (spec.phrasings - 1)),
+        tests=counted.get("tests") or round(new_pages + trained_pages),
+        counted=tuple(sorted(counted)),
+    )
+
+
+def plan(config: Config, jobs: Iterable[Job], sizes: Mapping[str, Sizes]) -> list[Line]:
+    """Return one line per rule, in the order of the jobs."""
+    lines: dict[str, Line] = {}
+    for job in jobs:
+        lines.setdefault(job.rule, Line(job.rule)).add(job, cost_of(config, job, sizes))
+    return list(lines.values())
+
+
+def total(lines: Sequence[Line]) -> Line:
+    """Sum the lines. Hours are summed too: what one machine after the other would take."""
+    result = Line("total", jobs=0)
+    for line in lines:
+        for name, value in vars(line).items():
+            if name not in ("rule", "where", "submitted", "longest_min", "limit_min") and value is not None:
+                setattr(result, name, (getattr(result, name) or 0) + value)
+    # jobs of several rules may share a Slurm job
+    result.slurm_jobs = len(set().union(*(line.submitted for line in lines)))
+    return result
+
+
+def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
+    """Return what a job is expected to take; a rule that nothing is known of takes the time of its start."""
+    size = _size(config, job, sizes)
+    if job.rule in PER_ITEM and size:
+        counted, seconds = PER_ITEM[job.rule]
+        return Cost((START.value + getattr(size, counted) * seconds) * 2 / max(job.threads, 2))
+    costs: dict[str, Callable[[Config, Job, Sizes | None], Cost]] = {
+        "fetch_model": _fetch_model,
+        "prepare_student": _prepare_student,
+        "crawl": _crawl,
+        "write_pairs": _write_pairs,
+        "rephrase_questions": _rephrase_questions,
+        "train": _train,
+        "answer": _answer,
+        "judge": _judge,
+    }
+    return costs[job.rule](config, job, size) if job.rule in costs else Cost(START.value)
+
+
+def _size(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Sizes | None:
+    if dataset := job.wildcards.get("dataset"):
+        return sizes[dataset]
+    return next((sizes[d] for d in sizes if config.datasets[d].corpus == job.wildcards.get("corpus")), None)
+
+
+def weights_of(model: ModelSpec) -> float:
+    """Return the number of a model's weights, from the size of its files: two bytes each, or GGUF's share of one."""
+    bytes_each = GGUF_BYTES.value if model.format == "gguf" else 2
+    return sum(file.size for file in model.files) / bytes_each
+
+
+def adapter_weights(model: ModelSpec, method: LoRA) -> float:
+    """Return the weights of an adapter on a model of Llama's proportions: 12 h² weights a layer, h / 128 layers."""
+    width = float((weights_of(model) * 128 / 12) ** (1 / 3))
+    # in + out of q, k, v, o are 2 h each; of gate, up, down h + 8/3 h each
+    per_layer = 19 if method.targets == "all-linear" else 2 * len(method.targets)
+    return method.rank * per_layer * width * width / 128
+
+
+def _fetch_model(config: Config, job: Job, _: Sizes | None) -> Cost:
+    size = sum(file.size for file in config.models[job.wildcards["model"]].files)
+    return Cost(START.value + size / DOWNLOAD.value, disk=size)
+
+
+def _prepare_student(config: Config, job: Job, _: Sizes | None) -> Cost:
+    size = 2 * weights_of(config.models[job.wildcards["model"]])
+    return Cost(3 * START.value + 3 * size / LOADING.value, disk=size)  # read, write, digest
+
+
+def _crawl(config: Config, job: Job, size: Sizes | None) -> Cost:
+    crawl = config.corpora[job.wildcards["corpus"]].crawl
+    pages = size.pages if size else 0
+    delay = max(crawl.delay_s, 0.01) if crawl else 0
+    return Cost(START.value + pages * delay, disk=pages * PAGE.value)
+
+
+def _write_pairs(config: Config, job: Job, size: Sizes | None) -> Cost:
+    spec = config.datasets[job.wildcards["dataset"]]
+    assert size
+    prompt = WRITE_PROMPT.value + size.chunk_tokens
+    return _calls(config, spec.llm, job, size.asked, prompt, spec.pairs_per_chunk * WRITTEN_PAIR.value)
+
+
+def _rephrase_questions(config: Config, job: Job, size: Sizes | None) -> Cost:
+    spec = config.datasets[job.wildcards["dataset"]]
+    assert size
+    return _calls(config, spec.llm, job, size.kept, REPHRASE_PROMPT.value, spec.phrasings * WORDING.value)
+
+
+def _judge(config: Config, job: Job, size: Sizes | None) -> Cost:
+    spec = config.judges[job.wildcards["judge"]]
+    assert size
+    completion = FEEDBACK.value if spec.scoring == "generated" else 1
+    return _calls(config, spec.llm, job, size.tests, JUDGE_PROMPT.value, completion)
+
+
+def _calls(config: Config, name: str, job: Job, calls: int, prompt: float, completion: float) -> Cost:
+    llm = config.llms[name]
+    disk = calls * STORED_CALL.value
+    if isinstance(llm, ApiLLM):
+        dollars = None
+        if llm.price:
+            dollars = calls * (prompt * llm.price.input + completion * llm.price.output) / 1e6
+        seconds = START.value + calls * (API_LATENCY.value + completion / API_WRITES.value) / llm.max_concurrent
+        return Cost(seconds, calls, prompt, completion, dollars, disk)
+    slower = weights_of(config.models[llm.model]) / LLM_WEIGHTS * 2 / max(job.threads, 1)
+    groups = -(-calls // llm.group_size)
+    seconds = calls * (prompt / LLM_READS.value + completion / LLM_WRITES.value) * slower + groups * LLM_START.value
+    return Cost(START.value + seconds, calls, prompt, completion, disk=disk)
+
+
+def _train(config: Config, job: Job, size: Sizes | None) -> Cost:
+    model, method = config.models[job.wildcards["model"]], config.methods[job.wildcards["method"]]
+    assert size
+    tokens = size.train * method.epochs * ROW.value * PADDING.value
+    # Forward 2 per weight and token, and 2 back through the frozen weights to the adapters (their own gradients, the
+    # other 2 of Kaplan et al. 2020, are not taken); checkpointing does the forward pass twice.
+    flops = (6 if method.gradient_checkpointing else 4) * weights_of(model) * tokens
+    if job.where == GPU:
+        start = GPU_START.value + 2 * weights_of(model) / LOADING.value
+        seconds = start + flops / (max(job.gpus, 1) * GPU_FLOPS.value * GPU_MFU.value)
+    else:
+        seconds = 3 * START.value + flops / CPU_TRAINING.value * 2 / max(job.threads, 1)
+    adapter = 4 * adapter_weights(model, method)
+    return Cost(seconds, disk=adapter + 2 * 3 * adapter)  # while it runs: two checkpoints with Adam's two moments
+
+
+def _answer(config: Config, job: Job, size: Sizes | None) -> Cost:
+    model = config.models[job.wildcards["run"].split("/")[0]]
+    assert size
+    prompt = QUESTION.value + (config.retrieval.top_k * size.chunk_tokens if job.wildcards["mode"] == "rag" else 0)
+    written = config.decoding.max_new_tokens
+    steps = -(-size.tests // config.decoding.batch_size) * written
+    reading = 2 * weights_of(model) * size.tests * prompt
+    if job.where == GPU:
+        step = 2 * weights_of(model) / (GPU_BANDWIDTH.value * GPU_DECODING.value)
+        start = GPU_START.value + 2 * weights_of(model) / LOADING.value
+        seconds = start + steps * step + reading / (GPU_FLOPS.value * GPU_MFU.value)
+    else:
+        slower = 2 / max(job.threads, 1)
+        seconds = 2 * START.value + slower * (
+            steps * CPU_DECODING.value * weights_of(model) + reading / CPU_TRAINING.value
+        )
+    return Cost(seconds, size.tests, prompt, written, disk=size.tests * STORED_CALL.value)
+
+
+# --- in words ---
+
+_HEAD = (
+    "rule",
+    "where",
+    "jobs",
+    "Slurm jobs",
+    "asked GPU-h",
+    "asked CPU-h",
+    "GPU-h",
+    "CPU-h",
+    "hours",
+    "calls",
+    "tokens in",
+    "tokens out",
+    "$",
+    "GB",
+)
+
+
+_NONE = "–"
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Return the lines and their total as a Markdown table that lines up on a terminal too, without empty columns."""
+    body = [_row(line) for line in (*lines, total(lines))]
+    filled = [i for i in range(len(_HEAD)) if any(row[i] != _NONE for row in body)]
+    rows = [[row[i] for i in filled] for row in (_HEAD, *body)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(filled))]
+    texts = ["| " + " | ".join(_cell(row[i], widths[i], i < 2) for i in range(len(row))) + " |" for row in rows]
+    rule = "|" + "|".join("-" * (width + 1) + ("-" if i < 2 else ":") for i, width in enumerate(widths)) + "|"
+    return "\n".join([texts[0], rule, *texts[1:]])
+
+
+def _cell(text: str, width: int, left: bool) -> str:
+    return text.ljust(width) if left else text.rjust(width)
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    def number(value: float | None, digits: int) -> str:
+        if not value:
+            return _NONE
+        shown = f"{value:,.{digits}f}"
+        return f"<{10**-digits:g}" if float(shown.replace(",", "")) == 0 else shown
+
+    return (
+        line.rule,
+        line.where,
+        str(line.jobs),
+        number(line.slurm_jobs, 0),
+        number(line.asked_gpu_h, 1),
+        number(line.asked_cpu_h, 1),
+        number(line.gpu_h, 2),
+        number(line.cpu_h, 2),
+        number(line.hours, 2),
+        number(line.calls, 0),
+        number(line.tokens_in, 0),
+        number(line.tokens_out, 0),
+        number(line.dollars, 2),
+        number(line.disk_gb, 1),
+    )
+
+
+def notes(config: Config, lines: Sequence[Line], sizes: Mapping[str, Sizes]) -> list[str]:
+    """Return what the counts are taken from, what the columns mean, and what is missing."""
+    sentences = [
+        f"{name}: {size.asked:,} {_of_chunks(config, name, size)} are asked about, {size.written:,} pairs written, "
+        f"{size.kept:,} kept, {size.train:,} training rows, {size.tests:,} test questions "
+        + (f"({', '.join(size.counted)}: counted; the rest is expected)" if size.counted else "(all of it expected)")
+        for name, size in sizes.items()
+    ]
+    if any(line.asked_cpu_h for line in lines):
+        sentences.append(
+            "asked: time limit × cores or GPUs of every Slurm job at its first attempt; a retry asks again, and more"
+        )
+    sentences += [
+        f"{line.rule}: a job is expected to take {line.longest_min:.0f} min and its limit is {line.limit_min:.0f} min: "
+        "raise `runtime` in the profile"
+        for line in lines
+        if line.limit_min and line.longest_min > line.limit_min / SPARE
+    ]
+    sentences.append("hours: the jobs one after the other; calls that the store already holds are not taken off")
+    unpriced = sorted(n for n, llm in config.llms.items() if isinstance(llm, ApiLLM) and not llm.price)
+    if unpriced:
+        sentences.append(f"no dollars for {', '.join(unpriced)}: the configuration has no price")
+    return sentences
+
+
+def _of_chunks(config: Config, dataset: str, size: Sizes) -> str:
+    if "chunks" in size.counted:
+        return f"of {size.chunks:,} chunks"
+    if config.datasets[dataset].max_chunks:
+        return "chunks (max_chunks; the corpus is not cut yet)"
+    return "chunks (a guess: the corpus is not cut yet and max_chunks is not set)"
+
+
+def assumptions(lines: Sequence[Line]) -> list[Assumption]:
+    """Return the assumptions that stand behind the lines."""
+    rules = {line.rule for line in lines}
+    where = ", ".join(line.where for line in lines)
+    chosen = [CHUNKS, CHUNK_FILL, CHUNKS_PER_PAGE, KEPT]
+    if "write_pairs" in rules:
+        chosen += [WRITE_PROMPT, WRITTEN_PAIR]
+    if "rephrase_questions" in rules:
+        chosen += [REPHRASE_PROMPT, WORDING]
+    if "judge" in rules:
+        chosen += [JUDGE_PROMPT, FEEDBACK]
+    if rules & {"train", "answer"}:
+        chosen += [QUESTION, ROW, PADDING, GGUF_BYTES]
+        if GPU in where:
+            chosen += [GPU_FLOPS, GPU_MFU, GPU_BANDWIDTH, GPU_DECODING, GPU_START]
+        else:
+            chosen += [CPU_TRAINING, CPU_DECODING]
+    if rules & {"write_pairs", "rephrase_questions", "judge"}:
+        chosen += [API_LATENCY, API_WRITES] if API in where else []
+        chosen += [LLM_READS, LLM_WRITES, LLM_START]
+    if rules & {"fetch_model", "prepare_student"}:
+        chosen += [DOWNLOAD, LOADING]
+    return [*chosen, START, STORED_CALL, PAGE]
+
+
+def as_json(config: Config, lines: Sequence[Line], sizes: Mapping[str, Sizes]) -> dict[str, Any]:
+    """Return the plan as plain data."""
+
+    def plain(line: Line) -> dict[str, Any]:
+        return {name: value for name, value in asdict(line).items() if name != "submitted"}
+
+    return {
+        "study": config.study.name,
+        "lines": [plain(line) for line in lines],
+        "total": plain(total(lines)),
+        "sizes": {name: asdict(size) for name, size in sizes.items()},
+        "assumptions": [asdict(assumption) for assumption in assumptions(lines)],
+    }

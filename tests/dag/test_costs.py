@@ -1,0 +1,178 @@
+"""The plan counts what Snakemake would run, the keys are asked for in time, and every rule is in the drawing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+PAPER = "studies/beyond-qa-pairs.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _no_key_no_corpus(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("TUNEPROOF_CORPUS", raising=False)
+
+
+def script(workflow, name, *arguments, **environment):
+    command = [sys.executable, f"scripts/{name}.py", *arguments]
+    environ = {**os.environ, **environment}
+    return subprocess.run(command, cwd=workflow.folder, capture_output=True, text=True, env=environ, check=False)
+
+
+def planned(workflow, study="config.yaml", profile="local", **environment):
+    """The plan as data, and what was printed."""
+    arguments = ["--study", study, "--profile", f"profiles/{profile}", "--json", "plan.json"]
+    done = script(workflow, "plan_study", *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads((workflow.folder / "plan.json").read_text()), done.stdout + done.stderr
+
+
+@pytest.fixture
+def bare(workflow):
+    """A PATH with the shell that Snakemake looks for and nothing else: no Apptainer, no graphviz."""
+    folder = workflow.folder / "bare"
+    folder.mkdir()
+    for tool in ("bash", "sh", "which"):
+        (folder / tool).symlink_to(shutil.which(tool))
+    return str(folder)
+
+
+def jobs_of(plan):
+    return {line["rule"]: line["jobs"] for line in plan["lines"]}
+
+
+@pytest.mark.parametrize("profile", ["local", "slurm"])
+@pytest.mark.parametrize("study", ["config.yaml", PAPER])
+def test_the_plan_counts_the_jobs_of_the_dag(workflow, study, profile):
+    plan, printed = planned(workflow, study, profile)
+    jobs = workflow.planned("--configfile", study, profile=profile)
+    assert jobs_of(plan) == jobs
+    assert plan["total"]["jobs"] == sum(jobs.values())
+    assert "| total" in printed
+
+
+def test_the_paper_asks_the_cluster_for_gpus_and_the_api_for_dollars(workflow):
+    plan, printed = planned(workflow, PAPER, "slurm")
+    lines = {line["rule"]: line for line in plan["lines"]}
+    assert {rule: lines[rule]["where"] for rule in ("fetch_model", "write_pairs", "train", "measure")} == {
+        "fetch_model": "login node",
+        "write_pairs": "API",
+        "train": "GPU",
+        "measure": "CPU",
+    }
+    assert lines["write_pairs"]["calls"] == 5000
+    assert lines["train"]["asked_gpu_h"] > 0
+    assert lines["fetch_model"]["slurm_jobs"] == 0
+    assert 5 < plan["total"]["dollars"] < 500
+    assert "5,000 chunks (max_chunks; the corpus is not cut yet)" in printed
+
+
+def test_a_plan_is_what_is_left_to_do(done):
+    script(done, "plan_study", "--study", "config.yaml", "--profile", "profiles/local")
+    nothing = script(done, "plan_study", "--study", "config.yaml", "--profile", "profiles/local")
+    assert nothing.stdout == "haldrune: nothing is left to do\n"
+    done.edit("config.yaml", "learning_rate: 1.0e-3", "learning_rate: 2.0e-4")
+    plan, _ = planned(done)
+    assert jobs_of(plan) == done.planned()
+    assert jobs_of(plan)["answer"] == 1
+
+
+def test_jobs_that_a_profile_groups_are_one_slurm_job(workflow):
+    profile = workflow.folder / "profiles" / "slurm" / "config.yaml"
+    before, _ = planned(workflow, profile="slurm")
+    settings = profile.read_text()
+    assert "\ngroups:" not in settings or pytest.skip("the profile has groups of its own")
+    profile.write_text(settings + "\ngroups:\n  measure: small\ngroup-components:\n  small: 3\n")
+    after, _ = planned(workflow, profile="slurm")
+    slurm_jobs = {line["rule"]: line["slurm_jobs"] for line in after["lines"]}
+    assert slurm_jobs["measure"] == 1
+    assert after["total"]["slurm_jobs"] == before["total"]["slurm_jobs"] - 2
+
+
+def test_a_machine_without_apptainer_plans_too(workflow, bare):
+    profile = workflow.folder / "profiles" / "slurm" / "config.yaml"
+    if "software-deployment-method" not in profile.read_text():
+        profile.write_text(profile.read_text() + "\nsoftware-deployment-method: apptainer\n")
+    plan, _ = planned(workflow, profile="slurm", PATH=bare)
+    assert plan["total"]["jobs"] > 20
+
+
+def test_a_wrong_study_is_named_in_one_sentence(workflow):
+    (workflow.folder / "studies" / "wrong.yaml").write_text("methods: {lora: {rnak: 8}}\n")
+    refused = script(workflow, "plan_study", "--study", "studies/wrong.yaml", "--profile", "profiles/local")
+    assert refused.returncode == 1
+    assert "methods.lora.rnak: unknown key, did you mean 'rank'?" in refused.stderr
+    missing = script(workflow, "plan_study", "--study", "studies/none.yaml", "--profile", "profiles/local")
+    assert "error: studies/none.yaml: no such file, expected a study" in missing.stderr
+
+
+# --- keys ---
+
+SENTENCE = "the environment has no OPENAI_API_KEY, expected the key of llms.gpt-judge and llms.gpt-writer"
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.md").write_text("# A\n")
+    monkeypatch.setenv("TUNEPROOF_CORPUS", str(tmp_path / "corpus"))
+
+
+def test_a_dry_run_warns_of_a_missing_key_and_goes_on(workflow):
+    printed = workflow.snakemake("-n", "--configfile", PAPER)
+    assert f"{SENTENCE}; a real run will stop before its first job." in printed
+    assert printed.count("OPENAI_API_KEY") == 1
+    assert "write_report" in printed
+
+
+def test_a_run_without_its_key_ends_before_the_first_job(workflow, corpus):
+    printed = workflow.snakemake("--cores", "1", "--configfile", PAPER, check=False)
+    assert SENTENCE in printed
+    assert "Traceback" not in printed
+    assert "rule resolve_study" not in printed
+    assert not (workflow.folder / "results").exists()
+
+
+def test_jobs_that_call_no_api_need_no_key(workflow, corpus):
+    workflow.snakemake("--cores", "1", "results/study.json", "--configfile", PAPER)
+    assert (workflow.folder / "results" / "study.json").exists()
+
+
+def test_with_its_key_the_dry_run_is_silent(workflow, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    printed = workflow.snakemake("-n", "--configfile", PAPER, "--printshellcmds")
+    assert "real run will stop" not in printed
+    assert "sk-test-0123456789" not in printed
+
+
+def test_api_jobs_are_bounded_by_a_resource_and_need_no_weights(workflow):
+    printed = workflow.snakemake("-n", "--configfile", PAPER)
+    assert printed.count("api=1") == 5  # write_pairs, rephrase_questions, judge × 3
+    assert "resources/models/gpt" not in printed
+    assert "qwen" not in printed, "no model of the default study is fetched"
+
+
+# --- the drawing ---
+
+
+def test_every_rule_is_drawn_with_the_place_where_it_runs(workflow):
+    pictures = script(workflow, "draw_dag", "--study", PAPER, "--profile", "profiles/slurm", "--out", "drawn")
+    if shutil.which("dot"):
+        assert pictures.returncode == 0, pictures.stderr
+        assert "<svg" in (workflow.folder / "drawn" / "dag.svg").read_text()
+    drawn = (workflow.folder / "drawn" / "dag.mmd").read_text()
+    plan, _ = planned(workflow, PAPER, "slurm")
+    for line in plan["lines"]:
+        assert f'{line["rule"]}["{line["rule"]}"]:::{line["where"].split()[0].lower()}' in drawn
+
+
+def test_without_graphviz_the_mermaid_is_drawn_and_one_sentence_says_what_is_not(workflow, bare):
+    drawing = ["--study", "config.yaml", "--profile", "profiles/slurm", "--out", "drawn"]
+    refused = script(workflow, "draw_dag", *drawing, PATH=bare)
+    assert refused.returncode == 1
+    assert "error: graphviz's `dot` is not on PATH: dag.svg is not drawn, dag.mmd is" in refused.stderr
+    assert "flowchart" in (workflow.folder / "drawn" / "dag.mmd").read_text()
