@@ -14,9 +14,10 @@ RESOLVE_CUDA := --quiet --python-version 3.11 --python-platform x86_64-manylinux
 IMAGES := cpu gpu judge
 # docker: the digest that containers/*.def name; debian: Debian packages, where no registry of images is reached
 BASE ?= docker
-SNAKEMAKE = python scripts/run_local.py --profile profiles/local
+RUN_STUDY = python scripts/run_study.py
+SNAKEMAKE = $(RUN_STUDY) --profile profiles/local
 
-.PHONY: help demo setup test lint format schema report dag plan lock image images clean
+.PHONY: help demo setup test lint format schema report dag plan lock image images resume stage test-cluster clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,8 +36,17 @@ setup: .venv/installed  ## virtual environment and models
 	python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r envs/dev.lock
 	touch $@
 
+resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm STUDY=…): its leftover jobs are ended first
+	$(RUN_STUDY) --profile profiles/$(PROFILE) $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
+
+stage: .venv/installed  ## on a login node: fetch all that needs the internet, models and corpora (STUDY=…)
+	$(SNAKEMAKE) staged $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
+
 test: setup  ## everything that runs on this machine: unit, dag, e2e
 	python -m pytest tests/unit tests/dag tests/e2e
+
+test-cluster: setup  ## on a private Slurm with real containers: Debian, as root, installs Slurm with apt-get
+	python -m pytest tests/cluster
 
 lint: .venv/installed  ## ruff, snakefmt, snakemake --lint, mypy
 	ruff check .

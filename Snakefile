@@ -12,6 +12,7 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/preflight.smk"
 include: "rules/fetch.smk"
 include: "rules/corpus.smk"
 include: "rules/pairs.smk"
@@ -21,15 +22,10 @@ include: "rules/scores.smk"
 include: "rules/report.smk"
 
 
-onstart:
-    # the jobs themselves, on this machine or on another, come with --no-hooks
-    if not workflow.touch:
-        stop_without_keys(workflow.dag.needrun_jobs())
-
-
 localrules:
     all,
     models,
+    staged,
     fetch_model,
     render_sample_site,
     crawl,
@@ -48,3 +44,10 @@ rule models:
     input:
         MODEL_LOCKS,
         STUDENTS,
+
+
+rule staged:
+    """All that needs the internet, fetched on the login node: the study's models and its crawls."""
+    input:
+        MODEL_LOCKS,
+        CRAWLS,

@@ -17,6 +17,8 @@ rule retrieve:
         "results/costs/retrieve.{dataset}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     threads: 2
     params:
         top_k=CONFIG.retrieval.top_k,
@@ -45,7 +47,9 @@ rule answer:
     benchmark:
         "results/costs/answer/{run}/{dataset}.{mode}.tsv"
     container:
-        CONFIG.containers.cpu
+        CONFIG.containers.gpu
+    conda:
+        GPU_ENV
     threads: 2
     resources:
         mem_mb=4000,

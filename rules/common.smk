@@ -40,6 +40,11 @@ MODEL_LOCKS = sorted(
 KEEP_MEMORY = (
     "GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000"
 )
+CRAWLS = [
+    f"resources/corpora/{name}/crawl.warc.gz"
+    for name in CORPORA
+    if CONFIG.corpora[name].crawl
+]
 STUDENTS = [
     f"resources/models/{model}/student/lock.json" for model in CONFIG.study.models
 ]
@@ -51,6 +56,18 @@ TESTS = [
 if workflow.output_settings.dryrun:
     for sentence in tuneproof_study.missing_keys(CONFIG, os.environ, LLMS):
         logger.warning(f"{sentence}; a real run will stop before its first job.")
+
+
+# Compute nodes have no internet: a rule runs on the login node where all the LLMs that it asks are behind APIs.
+WRITING_IS_LOCAL = all(CONFIG.datasets[d].llm in APIS for d in CONFIG.study.datasets)
+JUDGING_IS_LOCAL = all(CONFIG.judges[j].llm in APIS for j in CONFIG.study.judges)
+
+# `--sdm conda`: the same packages from the same locks
+GPU_ENV = (
+    "../envs/cpu.yaml"
+    if CONFIG.containers.gpu == CONFIG.containers.cpu
+    else "../envs/gpu.yaml"
+)
 
 
 wildcard_constraints:
@@ -128,14 +145,13 @@ def llm_threads(wildcards):
     return 1 if calls_api(wildcards) else 2
 
 
-def stop_without_keys(jobs):
-    """End a real run before its first job where a job will call an API whose key is not set.
+def keys_missing_for(jobs):
+    """One sentence for each key that these jobs need and the environment does not have.
 
     Only the keys that are needed are asked for: `make setup`, or a run whose API jobs are done, needs none.
     """
     needed = {llm_of(job.wildcards) for job in jobs if job.resources.get("api")}
-    if sentences := tuneproof_study.missing_keys(CONFIG, os.environ, needed):
-        raise WorkflowError("; ".join(sentences))
+    return tuneproof_study.missing_keys(CONFIG, os.environ, needed)
 
 
 def facts_of(wildcards):

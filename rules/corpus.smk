@@ -13,6 +13,8 @@ rule render_sample_site:
         "logs/render_sample_site.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         source=lambda w, input: os.path.dirname(input.table),
     shell:
@@ -32,6 +34,8 @@ rule crawl:
         "results/costs/crawl.{corpus}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         spec=lambda w: CONFIG.corpora[w.corpus].crawl.model_dump_json(),
     shell:
@@ -51,6 +55,8 @@ rule extract_pages:
         "results/costs/extract_pages.{corpus}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         spec=section("corpora", "corpus"),
         archive=lambda w, input: (
@@ -74,6 +80,8 @@ rule chunk_pages:
         "results/costs/chunk_pages.{corpus}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         spec=lambda w: CONFIG.corpora[w.corpus].chunks.model_dump_json(),
     shell:
@@ -94,6 +102,8 @@ rule index_chunks:
         "results/costs/index_chunks.{corpus}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     threads: 2
     shell:
         "exec python scripts/index_chunks.py --chunks {input.chunks} --encoder {input.encoder}"

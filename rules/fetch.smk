@@ -9,11 +9,13 @@ rule fetch_model:
         "logs/fetch_model/{model}.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         spec=section("models", "model"),
     shell:
         # to the log and to the terminal: a gigabyte is under way, and somebody waits
-        "exec python scripts/fetch_model.py --name {wildcards.model} --spec {params.spec:q} --lock {output.lock} 2> >(tee {log} >&2)"
+        "HF_HUB_OFFLINE=0 exec python scripts/fetch_model.py --name {wildcards.model} --spec {params.spec:q} --lock {output.lock} 2> >(tee {log} >&2)"
 
 
 rule prepare_student:
@@ -29,6 +31,8 @@ rule prepare_student:
         "results/costs/prepare_student.{model}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     threads: 2
     resources:
         # read whole and written anew

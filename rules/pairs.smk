@@ -17,6 +17,9 @@ rule write_pairs:
         "results/costs/write_pairs.{dataset}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
+    localrule: WRITING_IS_LOCAL
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
@@ -45,6 +48,8 @@ rule screen_pairs:
         "results/costs/screen_pairs.{dataset}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     threads: 2
     params:
         near_duplicate=lambda w: CONFIG.datasets[w.dataset].near_duplicate,
@@ -69,6 +74,9 @@ rule rephrase_questions:
         "results/costs/rephrase_questions.{dataset}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
+    localrule: WRITING_IS_LOCAL
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
@@ -102,6 +110,8 @@ rule split_pairs:
         "logs/split_pairs/{dataset}.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         spec=section("datasets", "dataset"),
         folder=lambda w: f"results/datasets/{w.dataset}",

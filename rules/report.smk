@@ -17,6 +17,8 @@ rule plot_scores:
         "logs/plot_scores.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     shell:
         "exec python scripts/plot_scores.py --rows {input.rows} --out {output.figure} --data {output.data} 2> {log}"
 
@@ -37,6 +39,8 @@ rule plot_loss:
         "logs/plot_loss.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         runs=TUNED,
     shell:
@@ -62,6 +66,8 @@ rule plot_funnel:
         "logs/plot_funnel.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     shell:
         "exec python scripts/plot_funnel.py --funnel {input.funnels} --out {output.figure} --data {output.data} 2> {log}"
 
@@ -74,6 +80,8 @@ rule resolve_study:
         "logs/resolve_study.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         study=lambda w: CONFIG.model_dump_json(indent=2),
     shell:
@@ -107,6 +115,8 @@ rule write_report:
         "logs/write_report.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         figures=lambda w, input: [
             f"{os.path.basename(p).removesuffix('.svg')}={p}" for p in input.figures

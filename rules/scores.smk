@@ -14,6 +14,8 @@ rule measure:
         "logs/measure/{run}/{dataset}.{mode}.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         facts=lambda w, input: f"--facts {input.facts}" if input.facts else "",
     shell:
@@ -37,6 +39,9 @@ rule judge:
         "results/costs/judge/{run}/{dataset}.{mode}.{judge}.tsv"
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
+    localrule: JUDGING_IS_LOCAL
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
@@ -70,6 +75,8 @@ rule tabulate_scores:
         "logs/tabulate_scores.log",
     container:
         CONFIG.containers.cpu
+    conda:
+        "../envs/cpu.yaml"
     params:
         arms=arm_table(),
         bootstrap=CONFIG.study.bootstrap,

@@ -17,11 +17,14 @@ rule train:
     benchmark:
         "results/costs/train.{model}.{method}.{dataset}.seed{seed}.tsv"
     container:
-        CONFIG.containers.cpu
+        CONFIG.containers.gpu
+    conda:
+        GPU_ENV
     threads: 2
     resources:
         mem_mb=7000,
-        gpu=1,
+        gpu=lambda w: CONFIG.methods[w.method].devices,
+        runtime=0,  # minutes until the job is killed: the profile says; 0 is no limit
     params:
         spec=section("methods", "method"),
         environment=KEEP_MEMORY,
@@ -31,4 +34,5 @@ rule train:
     shell:
         # exec, so that a signal from Slurm reaches the trainer, not a bash in between
         "{params.environment} exec python scripts/train.py --spec {params.spec:q} --student {input.student} --train {input.train}"
-        " --val {input.val} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.run} > {log} 2>&1"
+        " --val {input.val} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.run}"
+        " --devices {resources.gpu} --time-budget-min {resources.runtime} > {log} 2>&1"

@@ -5,9 +5,16 @@
 
 Writes adapter/ (safetensors, with tokenizer and template), train_log.jsonl (loss, evaluation loss, learning rate,
 gradient norm by step) and spec.json (recipe, seed, digests of model and data).
+
+With --devices N it runs as N processes under torchrun; a step sees the same examples whatever N is. With
+--time-budget-min it saves a checkpoint and leaves with exit code 75 before the budget is used up; SIGTERM does the
+same at once.
 """
 
 import argparse
+import os
+import sys
+import time
 from pathlib import Path
 
 from tuneproof.errors import report_errors
@@ -15,6 +22,7 @@ from tuneproof.errors import report_errors
 
 @report_errors
 def main() -> None:
+    began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", required=True, help="the method's section of the configuration, as JSON")
     parser.add_argument("--student", required=True, type=Path, help="lock of the prepared student")
@@ -23,13 +31,29 @@ def main() -> None:
     parser.add_argument("--seed", required=True, type=int, help="seed of initialisation, order and dropout")
     parser.add_argument("--checkpoints", required=True, type=Path, help="folder name of checkpoints; a hash is added")
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--devices", type=int, default=1, help="processes, one for each GPU")
+    parser.add_argument("--time-budget-min", type=float, default=0, help="minutes until the job is killed; 0: no limit")
     args = parser.parse_args()
+
+    if args.devices > 1 and "RANK" not in os.environ:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={args.devices}"]
+        os.execv(sys.executable, [*torchrun, *sys.argv])
+
+    from tuneproof.training.interruption import OUT_OF_TIME, Interrupted, Stop
+
+    stop = Stop(args.time_budget_min, began)  # before the slow imports: a signal may come at any moment
 
     from tuneproof.study import LoRA
     from tuneproof.training.lora import train
 
     spec = LoRA.parse(args.spec)
-    train(spec, args.student, args.train, args.val, args.seed, args.checkpoints, args.out)
+    try:
+        train(spec, args.student, args.train, args.val, args.seed, args.checkpoints, args.out, stop)
+    except Interrupted as interrupted:
+        print(
+            f"train: {interrupted.reason} at step {interrupted.step}; the next attempt goes on there", file=sys.stderr
+        )
+        sys.exit(OUT_OF_TIME)
 
 
 if __name__ == "__main__":

@@ -323,7 +323,10 @@ class StudySpec(_Section):
 class Containers(_Section):
     """Images for `snakemake --sdm apptainer`; without that option jobs run in the environment of the caller."""
 
-    cpu: str = Field("containers/cpu.sif", description="Image with envs/cpu.lock installed (containers/cpu.def).")
+    cpu: str = Field("containers/cpu.sif", description="Image of containers/cpu.def.")
+    gpu: str = Field(
+        "containers/gpu.sif", description="Image of containers/gpu.def, for the rules that train and answer."
+    )
 
 
 class Config(_Section):

@@ -25,7 +25,7 @@ class Study:
 
     def start(self, *arguments: str, config: str = "tiny.yaml") -> subprocess.Popen:
         """Start the study as `make demo` does, in a process group of its own."""
-        command = [sys.executable, "scripts/run_local.py", "--profile", "profiles/local", *arguments]
+        command = [sys.executable, "scripts/run_study.py", "--profile", "profiles/local", *arguments]
         command += ["--configfile", config]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with (self.folder / "run.log").open("a") as log:

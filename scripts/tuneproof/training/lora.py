@@ -1,7 +1,7 @@
-"""Tune a student with LoRA (TRL and PEFT): loss on the answer only, resumed where an earlier attempt was killed.
+"""Tune a student with LoRA (TRL and PEFT): loss on the answer only, resumed where an earlier attempt ended.
 
-Checkpoints lie outside the outputs, because Snakemake deletes the outputs of a failed attempt. Their folder is keyed
-by a hash of everything that shapes the run, so that another recipe never continues from them.
+The folder of checkpoints is keyed by a hash of everything that shapes the run, so that another recipe never continues
+from them. The same code runs as one process, or as several under torchrun.
 """
 
 from __future__ import annotations
@@ -14,11 +14,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import read_lock, weights_sha256
 from tuneproof.progress import progress
 from tuneproof.records import Example, content_id, file_sha256, read_rows, write_json, write_rows
 from tuneproof.study import LoRA
+from tuneproof.training.interruption import (
+    Attempts,
+    Interrupted,
+    Stop,
+    full_disk,
+    last_checkpoint,
+    remove_incomplete,
+    step_of,
+    stop_callback,
+)
 
 _LOGGED = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
 
@@ -34,34 +46,63 @@ def run_spec(spec: LoRA, student: Path, train: Path, val: Path, seed: int) -> di
     }
 
 
-def train(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, checkpoints: Path, out: Path) -> None:
+def train(
+    spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, checkpoints: Path, out: Path, stop: Stop
+) -> None:
     """Train and write `out`/adapter, `out`/train_log.jsonl and `out`/spec.json.
 
-    Raises InputError for a module that does not exist, an example that is too long, or an empty data set, all of
-    them before the first step.
+    Raises InputError for a module that does not exist, an example that is too long, an empty data set, or a batch
+    that cannot be shared by the processes, all of them before the first step; and Interrupted, with a checkpoint
+    saved, where `stop` says so.
     """
     resolved = run_spec(spec, student, train_file, val_file, seed)
-    folder = checkpoints.with_name(f"{checkpoints.name}.{content_id(json.dumps(resolved, sort_keys=True))}")
-    trainer = _trainer(spec, student, train_file, val_file, seed, folder)
+    # how often a checkpoint is saved does not shape the run: whoever mends it goes on from the ones there are
+    shaping = {**resolved, "method": spec.model_dump(exclude={"save_steps"})}
+    folder = checkpoints.with_name(f"{checkpoints.name}.{content_id(json.dumps(shaping, sort_keys=True))}")
     last = last_checkpoint(folder)
-    if last:
-        print(f"train: resuming from {last}", file=sys.stderr)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    _write_run(trainer, resolved, out)
-    shutil.rmtree(folder, ignore_errors=True)
+    attempts = Attempts(folder, os.environ.get("TUNEPROOF_RUN"))
+    if is_first_process():
+        attempts.begin(step_of(last))
+        remove_incomplete(folder)
+        if last:
+            print(f"train: resuming from {last}", file=sys.stderr, flush=True)
+    trainer = _trainer(spec, student, train_file, val_file, seed, folder, stop)
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except Interrupted as interrupted:
+        if is_first_process():
+            attempts.end(interrupted.step, interrupted.reason)
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not full_disk(folder):
+            raise
+        raise InputError(
+            f"{folder}: no space left on the disk for a checkpoint ({error}); the one before it is kept, "
+            f"{last_checkpoint(folder) or 'none yet'}: make room and run again"
+        ) from None
+    if is_first_process():
+        _write_run(trainer, resolved, out)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint. transformers marks an unfinished one by a file but does not look at it."""
-    complete = [
-        path
-        for path in folder.glob("checkpoint-*")
-        if (path / "trainer_state.json").exists() and not (path / "checkpoint-is-incomplete.txt").exists()
-    ]
-    return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+def is_first_process() -> bool:
+    """Whether this is the only process of the training, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
-def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, folder: Path) -> Any:
+def batches_per_step(spec: LoRA, processes: int) -> int:
+    """Return the batches that each process accumulates, so that a step sees as many examples as the recipe says."""
+    batches = spec.accumulation * spec.devices
+    if batches % processes:
+        raise InputError(
+            f"{processes} processes cannot share a step of {batches * spec.batch_size} examples (batch_size "
+            f"{spec.batch_size} × accumulation {spec.accumulation} × devices {spec.devices}); expected a divisor of "
+            f"{batches}"
+        )
+    return batches // processes
+
+
+def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, folder: Path, stop: Stop) -> Any:
     import torch
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed
@@ -74,15 +115,20 @@ def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: 
     dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(student.parent, dtype=dtype)
     _check_targets(model, spec)
-    steps_per_epoch = -(-len(train_rows) // (spec.batch_size * spec.accumulation))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation = batches_per_step(spec, processes)
+    steps_per_epoch = -(-len(train_rows) // (spec.batch_size * spec.accumulation * spec.devices))
+    on_gpu = torch.cuda.is_available()
     config = SFTConfig(
         output_dir=str(folder),
         seed=seed,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not on_gpu,
+        ddp_backend="gloo" if processes > 1 and not on_gpu else None,
+        ddp_find_unused_parameters=False if processes > 1 else None,
         num_train_epochs=spec.epochs,
         per_device_train_batch_size=spec.batch_size,
         per_device_eval_batch_size=spec.batch_size,
-        gradient_accumulation_steps=spec.accumulation,
+        gradient_accumulation_steps=accumulation,
         gradient_checkpointing=spec.gradient_checkpointing,
         learning_rate=spec.learning_rate,
         lr_scheduler_type=spec.schedule,
@@ -92,7 +138,9 @@ def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: 
         bf16=spec.precision == "bf16",
         max_length=None,  # checked above: a row that is too long is an error, never cut
         completion_only_loss=True,
-        eval_strategy="epoch",
+        # by steps, not by epoch: a checkpoint at the end of an epoch then holds that epoch's evaluation as well
+        eval_strategy="steps",
+        eval_steps=steps_per_epoch,
         save_strategy="steps",
         save_steps=spec.save_steps,
         save_total_limit=2,
@@ -115,7 +163,7 @@ def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: 
         eval_dataset=val_rows,
         processing_class=tokenizer,
         peft_config=lora,
-        callbacks=[_progress_callback()],
+        callbacks=[*([_progress_callback()] if is_first_process() else []), stop_callback(stop)],
     )
     trainer.remove_callback(PrinterCallback)  # a line per step would bury the progress; train_log.jsonl holds them all
     return trainer

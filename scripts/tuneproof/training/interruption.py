@@ -1,0 +1,190 @@
+"""Training that is interrupted and goes on: complete checkpoints, a time budget, SIGTERM, attempts that get nowhere.
+
+An attempt that is told to stop (its time is up, or SIGTERM came) saves a checkpoint and leaves with `OUT_OF_TIME`;
+the next attempt goes on from there. Checkpoints lie outside the outputs, because Snakemake deletes the outputs of a
+failed attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tuneproof.errors import InputError
+from tuneproof.records import write_json
+
+OUT_OF_TIME = 75  # sysexits.h: a temporary failure, try again
+_SEAL = "complete.json"
+_RESERVE_SHARE = 0.1
+_RESERVE_LIMIT_S = 300.0
+
+
+class Interrupted(Exception):
+    """The attempt was told to stop and has saved a checkpoint. `reason` says what told it."""
+
+    def __init__(self, reason: str, step: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.step = step
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint: one whose seal names every file with the size it has."""
+    complete = [path for path in folder.glob("checkpoint-*") if _is_complete(path)]
+    return max(complete, key=step_of, default=None)
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Remove what an attempt that died while saving has left: it is of no use and takes the next one's room."""
+    for path in folder.glob("checkpoint-*"):
+        if not _is_complete(path):
+            shutil.rmtree(path)
+
+
+def seal(checkpoint: Path) -> None:
+    """Flush a checkpoint's files to the disk and mark it as complete."""
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != _SEAL]
+    for path in files:
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    write_json(checkpoint / _SEAL, {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files})
+
+
+class Attempts:
+    """The attempts at one training, a line each when it begins and when it ends, beside its checkpoints.
+
+    `run` is what the attempts of one run of Snakemake have in common; None where a person starts every attempt.
+    """
+
+    def __init__(self, folder: Path, run: str | None) -> None:
+        self._file = folder / "attempts.jsonl"
+        self._run = run
+
+    def begin(self, step: int) -> None:
+        """Note an attempt's begin; raise InputError where two before it, in this run, got no step further."""
+        starts = [row["step"] for row in self._rows() if row["run"] == self._run and row["event"] == "begin"]
+        if self._run and starts[-2:] == [step, step]:
+            raise InputError(
+                f"{self._file.parent}: two attempts in a row got no step further than step {step}; raise the rule's "
+                "runtime or its memory, or lower save_steps, and start Snakemake again"
+            )
+        self._add("begin", step)
+
+    def end(self, step: int, reason: str) -> None:
+        """Note an attempt's end. One that was killed has none."""
+        self._add(reason, step)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]  # a full disk may have torn one
+
+    def _add(self, event: str, step: int) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        row = {"event": event, "step": step, "run": self._run, "job": os.environ.get("SLURM_JOB_ID")}
+        with self._file.open("a") as stream:
+            stream.write(json.dumps({**row, "at": round(time.time(), 1)}) + "\n")
+
+
+def full_disk(folder: Path) -> bool:
+    """Tell whether there is no room for a further checkpoint as large as the last one.
+
+    torch reports a full disk as an assertion about positions in a file: only the disk itself tells.
+    """
+    last = last_checkpoint(folder)
+    needed = sum(path.stat().st_size for path in last.rglob("*") if path.is_file()) if last else 1 << 20
+    return shutil.disk_usage(folder if folder.exists() else ".").free < needed
+
+
+class Stop:
+    """Decides when an attempt has to leave. `began` is the attempt's start on the monotonic clock, in seconds.
+
+    With a budget, a tenth of it (at most five minutes) is kept to save and to leave, and besides as much as the
+    longest step so far took, with the evaluation and the checkpoint that belong to it.
+    """
+
+    def __init__(self, budget_min: float, began: float) -> None:
+        self._deadline = began + budget_min * 60 - min(_RESERVE_LIMIT_S, _RESERVE_SHARE * budget_min * 60)
+        self._limited = budget_min > 0
+        self._previous = time.monotonic()
+        self._longest = 0.0
+        self._training = False
+        self._terminated = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def training_begins(self) -> None:
+        """From now on a signal is answered at the end of the step, with a checkpoint."""
+        self._training = True
+        self._previous = time.monotonic()
+
+    def reason(self) -> str | None:
+        """Ask at the end of a step: why the attempt has to leave now, or None."""
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._previous)
+        self._previous = now
+        if self._terminated:
+            return "told to stop"
+        if self._limited and now + self._longest > self._deadline:
+            return "out of time"
+        return None
+
+    def _on_signal(self, number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        if not self._training:
+            print(f"train: {name} before the first step: nothing to save", file=sys.stderr, flush=True)
+            os._exit(OUT_OF_TIME)  # the libraries that are being loaded may swallow an exception
+        print(f"train: {name}: the checkpoint is saved at the end of this step", file=sys.stderr, flush=True)
+        self._terminated = True
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        sizes: dict[str, int] = json.loads((checkpoint / _SEAL).read_text())
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Return the step a checkpoint was saved after; 0 for none."""
+    return int(checkpoint.name.split("-")[1]) if checkpoint else 0
+
+
+def stop_callback(stop: Stop) -> Any:
+    """Return the trainer's callback that seals each checkpoint and raises `Interrupted` after the last one."""
+    import torch
+    from torch import distributed
+    from transformers import TrainerCallback
+
+    class Interruption(TrainerCallback):
+        reason: str | None = None
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            stop.training_begins()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            reason = stop.reason()
+            if distributed.is_initialized():
+                # one process alone must not leave: the others would wait for it for ever
+                asked = torch.tensor([int(reason is not None)], device=args.device)
+                distributed.all_reduce(asked, op=distributed.ReduceOp.MAX)
+                reason = (reason or "another process has to stop") if asked.item() else None
+            if reason and state.global_step < state.max_steps:
+                self.reason = reason
+                control.should_save = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if distributed.is_initialized():
+                distributed.barrier()  # every process has written its part
+            if state.is_world_process_zero:
+                seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            if self.reason:
+                raise Interrupted(self.reason, state.global_step)
+
+    return Interruption()
