@@ -91,8 +91,8 @@ def container_problems(images: Iterable[str], wanted: bool) -> list[str]:
         return []
     if not apptainer():
         return [
-            "no apptainer on PATH, though the profile asks for containers: load it (module load apptainer), or run with "
-            "`--sdm conda`"
+            "no apptainer on PATH, though the profile asks for containers: load it (module load apptainer), "
+            "or run with `--sdm conda`"
         ]
     return [
         f"{image}: no such image, expected `make image IMAGE={Path(image).stem}` to have built it"
