@@ -183,7 +183,7 @@ def run(command: Sequence[str], what: str, log, say) -> None:
         def read() -> None:
             assert process.stdout
             for line in process.stdout:
-                lines.put(line.rstrip())
+                lines.put(re.sub(r"\x1b\[\d+m", "", line).rstrip())  # without colours
             lines.put(None)
 
         threading.Thread(target=read, daemon=True).start()
