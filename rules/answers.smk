@@ -15,10 +15,10 @@ rule retrieve:
         "logs/retrieve/{dataset}.log",
     benchmark:
         "results/costs/retrieve.{dataset}.tsv"
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     params:
         top_k=CONFIG.retrieval.top_k,
@@ -46,10 +46,10 @@ rule answer:
         "logs/answer/{run}/{dataset}.{mode}.log",
     benchmark:
         "results/costs/answer/{run}/{dataset}.{mode}.tsv"
-    container:
-        CONFIG.containers.gpu
     conda:
         GPU_ENV
+    container:
+        CONFIG.containers.gpu
     threads: 2
     resources:
         mem_mb=4000,

@@ -11,10 +11,10 @@ rule render_sample_site:
         facts="resources/sites/haldrune/facts.jsonl",
     log:
         "logs/render_sample_site.log",
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     params:
         source=lambda w, input: os.path.dirname(input.table),
     shell:
@@ -33,9 +33,7 @@ rule crawl:
     benchmark:
         "results/costs/crawl.{corpus}.tsv"
     container:
-        CONFIG.containers.cpu
-    conda:
-        "../envs/cpu.yaml"
+        None  # the login node's own environment knows its proxies, certificates and package index
     params:
         spec=lambda w: CONFIG.corpora[w.corpus].crawl.model_dump_json(),
     shell:
@@ -53,10 +51,10 @@ rule extract_pages:
         "logs/extract_pages/{corpus}.log",
     benchmark:
         "results/costs/extract_pages.{corpus}.tsv"
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     params:
         spec=section("corpora", "corpus"),
         archive=lambda w, input: (
@@ -78,10 +76,10 @@ rule chunk_pages:
         "logs/chunk_pages/{corpus}.log",
     benchmark:
         "results/costs/chunk_pages.{corpus}.tsv"
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     params:
         spec=lambda w: CONFIG.corpora[w.corpus].chunks.model_dump_json(),
     shell:
@@ -100,10 +98,10 @@ rule index_chunks:
         "logs/index_chunks/{corpus}.log",
     benchmark:
         "results/costs/index_chunks.{corpus}.tsv"
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     shell:
         "exec python scripts/index_chunks.py --chunks {input.chunks} --encoder {input.encoder}"

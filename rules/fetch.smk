@@ -8,9 +8,7 @@ rule fetch_model:
     log:
         "logs/fetch_model/{model}.log",
     container:
-        CONFIG.containers.cpu
-    conda:
-        "../envs/cpu.yaml"
+        None  # the login node's own environment knows its proxies, certificates and package index
     params:
         spec=section("models", "model"),
     shell:
@@ -29,10 +27,10 @@ rule prepare_student:
         "logs/prepare_student/{model}.log",
     benchmark:
         "results/costs/prepare_student.{model}.tsv"
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     resources:
         # read whole and written anew

@@ -15,11 +15,11 @@ rule write_pairs:
         "logs/write_pairs/{dataset}.log",
     benchmark:
         "results/costs/write_pairs.{dataset}.tsv"
-    container:
-        CONFIG.containers.cpu
+    localrule: WRITING_IS_LOCAL
     conda:
         "../envs/cpu.yaml"
-    localrule: WRITING_IS_LOCAL
+    container:
+        CONFIG.containers.cpu
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
@@ -46,10 +46,10 @@ rule screen_pairs:
         "logs/screen_pairs/{dataset}.log",
     benchmark:
         "results/costs/screen_pairs.{dataset}.tsv"
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     threads: 2
     params:
         near_duplicate=lambda w: CONFIG.datasets[w.dataset].near_duplicate,
@@ -72,11 +72,11 @@ rule rephrase_questions:
         "logs/rephrase_questions/{dataset}.log",
     benchmark:
         "results/costs/rephrase_questions.{dataset}.tsv"
-    container:
-        CONFIG.containers.cpu
+    localrule: WRITING_IS_LOCAL
     conda:
         "../envs/cpu.yaml"
-    localrule: WRITING_IS_LOCAL
+    container:
+        CONFIG.containers.cpu
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
@@ -108,10 +108,10 @@ rule split_pairs:
         funnel="results/datasets/{dataset}/funnel.json",
     log:
         "logs/split_pairs/{dataset}.log",
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     params:
         spec=section("datasets", "dataset"),
         folder=lambda w: f"results/datasets/{w.dataset}",

@@ -33,7 +33,11 @@ onstart:
                 [Path.cwd(), Path(os.environ.get("TUNEPROOF_CACHE") or Path.cwd())]
             ),
             *cluster.container_problems(images, APPTAINER_WANTED),
-            *(cluster.slurm_problems(sent) if workflow.remote_exec and sent else []),
+            *(
+                cluster.slurm_problems(sent)
+                if workflow.remote_exec and sent
+                else []
+            ),
             *keys_missing_for(jobs),
         ]
         if problems:

@@ -15,10 +15,10 @@ rule plot_scores:
         data="results/figures/scores.csv",
     log:
         "logs/plot_scores.log",
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     shell:
         "exec python scripts/plot_scores.py --rows {input.rows} --out {output.figure} --data {output.data} 2> {log}"
 
@@ -37,10 +37,10 @@ rule plot_loss:
         data="results/figures/loss.csv",
     log:
         "logs/plot_loss.log",
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     params:
         runs=TUNED,
     shell:
@@ -64,10 +64,10 @@ rule plot_funnel:
         data="results/figures/funnel.csv",
     log:
         "logs/plot_funnel.log",
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     shell:
         "exec python scripts/plot_funnel.py --funnel {input.funnels} --out {output.figure} --data {output.data} 2> {log}"
 
@@ -78,10 +78,10 @@ rule resolve_study:
         "results/study.json",
     log:
         "logs/resolve_study.log",
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     params:
         study=lambda w: CONFIG.model_dump_json(indent=2),
     shell:
@@ -113,10 +113,10 @@ rule write_report:
         ),
     log:
         "logs/write_report.log",
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     params:
         figures=lambda w, input: [
             f"{os.path.basename(p).removesuffix('.svg')}={p}" for p in input.figures

@@ -12,10 +12,10 @@ rule measure:
         measures="results/scores/{run}/{dataset}.{mode}.measures.jsonl",
     log:
         "logs/measure/{run}/{dataset}.{mode}.log",
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     params:
         facts=lambda w, input: f"--facts {input.facts}" if input.facts else "",
     shell:
@@ -37,11 +37,11 @@ rule judge:
         "logs/judge/{run}/{dataset}.{mode}.{judge}.log",
     benchmark:
         "results/costs/judge/{run}/{dataset}.{mode}.{judge}.tsv"
-    container:
-        CONFIG.containers.cpu
+    localrule: JUDGING_IS_LOCAL
     conda:
         "../envs/cpu.yaml"
-    localrule: JUDGING_IS_LOCAL
+    container:
+        CONFIG.containers.cpu
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
@@ -73,10 +73,10 @@ rule tabulate_scores:
         rows="results/tables/rows.jsonl",
     log:
         "logs/tabulate_scores.log",
-    container:
-        CONFIG.containers.cpu
     conda:
         "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
     params:
         arms=arm_table(),
         bootstrap=CONFIG.study.bootstrap,

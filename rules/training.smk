@@ -16,10 +16,10 @@ rule train:
         "logs/train/{model}.{method}.{dataset}.seed{seed}.log",
     benchmark:
         "results/costs/train.{model}.{method}.{dataset}.seed{seed}.tsv"
-    container:
-        CONFIG.containers.gpu
     conda:
         GPU_ENV
+    container:
+        CONFIG.containers.gpu
     threads: 2
     resources:
         mem_mb=7000,

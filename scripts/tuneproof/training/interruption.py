@@ -56,39 +56,37 @@ def seal(checkpoint: Path) -> None:
     write_json(checkpoint / _SEAL, {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files})
 
 
-class Attempts:
-    """The attempts at one training, a line each when it begins and when it ends, beside its checkpoints.
+class Journal:
+    """What happened to one training, a line at a time, over all its attempts: each begin, each step, each end.
 
-    `run` is what the attempts of one run of Snakemake have in common; None where a person starts every attempt.
+    It lies beside the checkpoints, so that a training can be watched, and goes to the run's folder at the end. `run` is
+    what the attempts of one run of Snakemake have in common; None where a person starts every attempt.
     """
 
     def __init__(self, folder: Path, run: str | None) -> None:
-        self._file = folder / "attempts.jsonl"
+        self.file = folder / "journal.jsonl"
         self._run = run
 
     def begin(self, step: int) -> None:
         """Note an attempt's begin; raise InputError where two before it, in this run, got no step further."""
-        starts = [row["step"] for row in self._rows() if row["run"] == self._run and row["event"] == "begin"]
+        starts = [row["step"] for row in self.rows() if row["event"] == "begin" and row["run"] == self._run]
         if self._run and starts[-2:] == [step, step]:
             raise InputError(
-                f"{self._file.parent}: two attempts in a row got no step further than step {step}; raise the rule's "
+                f"{self.file.parent}: two attempts in a row got no step further than step {step}; raise the rule's "
                 "runtime or its memory, or lower save_steps, and start Snakemake again"
             )
-        self._add("begin", step)
+        self.add("begin", step, run=self._run, job=os.environ.get("SLURM_JOB_ID"))
 
-    def end(self, step: int, reason: str) -> None:
-        """Note an attempt's end. One that was killed has none."""
-        self._add(reason, step)
+    def add(self, event: str, step: int, **more: Any) -> None:
+        """Append a line. An attempt that is killed leaves no end."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as stream:
+            stream.write(json.dumps({"event": event, "step": step, "at": round(time.time(), 1), **more}) + "\n")
 
-    def _rows(self) -> list[dict[str, Any]]:
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]  # a full disk may have torn one
-
-    def _add(self, event: str, step: int) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        row = {"event": event, "step": step, "run": self._run, "job": os.environ.get("SLURM_JOB_ID")}
-        with self._file.open("a") as stream:
-            stream.write(json.dumps({**row, "at": round(time.time(), 1)}) + "\n")
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what was noted; a line that a full disk has torn is left out."""
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
 def full_disk(folder: Path) -> bool:
@@ -156,8 +154,11 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.split("-")[1]) if checkpoint else 0
 
 
-def stop_callback(stop: Stop) -> Any:
-    """Return the trainer's callback that seals each checkpoint and raises `Interrupted` after the last one."""
+def stop_callback(stop: Stop, journal: Journal | None) -> Any:
+    """Return the trainer's callback: notes each step, seals each checkpoint, raises `Interrupted` after the last one.
+
+    `journal` is None in all processes but the first.
+    """
     import torch
     from torch import distributed
     from transformers import TrainerCallback
@@ -169,6 +170,8 @@ def stop_callback(stop: Stop) -> Any:
             stop.training_begins()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if journal:
+                journal.add("step", state.global_step)
             reason = stop.reason()
             if distributed.is_initialized():
                 # one process alone must not leave: the others would wait for it for ever

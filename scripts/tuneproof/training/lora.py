@@ -22,8 +22,8 @@ from tuneproof.progress import progress
 from tuneproof.records import Example, content_id, file_sha256, read_rows, write_json, write_rows
 from tuneproof.study import LoRA
 from tuneproof.training.interruption import (
-    Attempts,
     Interrupted,
+    Journal,
     Stop,
     full_disk,
     last_checkpoint,
@@ -60,18 +60,19 @@ def train(
     shaping = {**resolved, "method": spec.model_dump(exclude={"save_steps"})}
     folder = checkpoints.with_name(f"{checkpoints.name}.{content_id(json.dumps(shaping, sort_keys=True))}")
     last = last_checkpoint(folder)
-    attempts = Attempts(folder, os.environ.get("TUNEPROOF_RUN"))
-    if is_first_process():
-        attempts.begin(step_of(last))
+    journal = Journal(folder, os.environ.get("TUNEPROOF_RUN")) if is_first_process() else None
+    if journal:
+        journal.begin(step_of(last))
         remove_incomplete(folder)
         if last:
             print(f"train: resuming from {last}", file=sys.stderr, flush=True)
-    trainer = _trainer(spec, student, train_file, val_file, seed, folder, stop)
+    callbacks = [*([_progress_callback()] if journal else []), stop_callback(stop, journal)]
+    trainer = _trainer(spec, student, train_file, val_file, seed, folder, callbacks)
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     except Interrupted as interrupted:
-        if is_first_process():
-            attempts.end(interrupted.step, interrupted.reason)
+        if journal:
+            journal.add(interrupted.reason, interrupted.step)
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
         if not full_disk(folder):
@@ -80,8 +81,10 @@ def train(
             f"{folder}: no space left on the disk for a checkpoint ({error}); the one before it is kept, "
             f"{last_checkpoint(folder) or 'none yet'}: make room and run again"
         ) from None
-    if is_first_process():
+    if journal:
+        journal.add("done", trainer.state.global_step)
         _write_run(trainer, resolved, out)
+        shutil.copy(journal.file, out / journal.file.name)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -102,7 +105,9 @@ def batches_per_step(spec: LoRA, processes: int) -> int:
     return batches // processes
 
 
-def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, folder: Path, stop: Stop) -> Any:
+def _trainer(
+    spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: int, folder: Path, callbacks: list[Any]
+) -> Any:
     import torch
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed
@@ -163,7 +168,7 @@ def _trainer(spec: LoRA, student: Path, train_file: Path, val_file: Path, seed: 
         eval_dataset=val_rows,
         processing_class=tokenizer,
         peft_config=lora,
-        callbacks=[*([_progress_callback()] if is_first_process() else []), stop_callback(stop)],
+        callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # a line per step would bury the progress; train_log.jsonl holds them all
     return trainer
