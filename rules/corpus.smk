@@ -32,8 +32,9 @@ rule crawl:
         "logs/crawl/{corpus}.log",
     benchmark:
         "results/costs/crawl.{corpus}.tsv"
-    container:
-        None  # the login node's own environment knows its proxies, certificates and package index
+    # no container: the login node's own environment knows its proxies, certificates and package index
+    conda:
+        "../envs/cpu.yaml"
     params:
         spec=lambda w: CONFIG.corpora[w.corpus].crawl.model_dump_json(),
     shell:

@@ -7,8 +7,9 @@ rule fetch_model:
         lock="resources/models/{model}/lock.json",
     log:
         "logs/fetch_model/{model}.log",
-    container:
-        None  # the login node's own environment knows its proxies, certificates and package index
+    # no container: the login node's own environment knows its proxies, certificates and package index
+    conda:
+        "../envs/cpu.yaml"
     params:
         spec=section("models", "model"),
     shell:
