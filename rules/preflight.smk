@@ -13,6 +13,16 @@ cluster.prepare_environment(CONFIG)
 APPTAINER_WANTED = (
     DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 )
+if workflow.exec_mode == ExecMode.DEFAULT:
+    os.environ["TUNEPROOF_REVISION"] = cluster.revision()
+    os.environ["TUNEPROOF_DEPLOYMENT"] = (
+        ", ".join(
+            sorted(
+                m.name.lower() for m in workflow.deployment_settings.deployment_method
+            )
+        )
+        or "the caller's environment"
+    )
 if (
     APPTAINER_WANTED
     and workflow.exec_mode == ExecMode.DEFAULT

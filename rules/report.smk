@@ -88,10 +88,30 @@ rule resolve_study:
         "printf '%s\\n' {params.study:q} > {output} 2> {log}"
 
 
+rule write_manifest:
+    """Keep what the results were made with: revision, images by digest, locks."""
+    input:
+        locks=["envs/cpu.lock", "envs/gpu.lock"],
+        results="results/tables/scores.csv",
+    output:
+        manifest="results/manifest.json",
+    log:
+        "logs/write_manifest.log",
+    # no container: the image is looked at from outside
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        images=sorted({CONFIG.containers.cpu, CONFIG.containers.gpu}),
+    shell:
+        "exec python scripts/write_manifest.py --image {params.images} --lock {input.locks} --out {output.manifest}"
+        " 2> {log}"
+
+
 rule write_report:
     """Write the report: the question, the answer with its uncertainty, and everything it rests on."""
     input:
         study="results/study.json",
+        manifest="results/manifest.json",
         scores="results/tables/scores.csv",
         rows="results/tables/rows.jsonl",
         figures=[f"results/figures/{name}.svg" for name in ("scores", "loss", "funnel")],
@@ -122,6 +142,6 @@ rule write_report:
             f"{os.path.basename(p).removesuffix('.svg')}={p}" for p in input.figures
         ],
     shell:
-        "exec python scripts/write_report.py --config {input.study} --scores {input.scores} --rows {input.rows}"
+        "exec python scripts/write_report.py --config {input.study} --manifest {input.manifest} --scores {input.scores} --rows {input.rows}"
         " --figure {params.figures} --funnel {input.funnels} --retrieval {input.retrievals} --cost {input.costs}"
         " --usage {input.usages} --template {input.template} --out {output.html} 2> {log}"

@@ -21,6 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=Path, help="the resolved configuration (JSON)")
     parser.add_argument("--scores", required=True, type=Path, help="the table of scores (CSV)")
+    parser.add_argument("--manifest", required=True, type=Path, help="what the results were made with (JSON)")
     parser.add_argument("--rows", required=True, type=Path, help="one object per answer (JSON Lines)")
     parser.add_argument("--figure", nargs="+", default=[], metavar="NAME=PATH", help="scores, loss, funnel (SVG)")
     parser.add_argument("--funnel", nargs="+", default=[], type=Path, help="counts of each data set (JSON)")
@@ -61,6 +62,7 @@ def main() -> None:
         args.template.read_text(encoding="utf-8"),
         Sources(
             config=load(read_json(args.config)),
+            manifest=read_json(args.manifest),
             scores=parse_scores(read_table(args.scores, ","), str(args.scores)),
             answers=[row for _, row in iter_json_lines(args.rows)],
             figures=figures,

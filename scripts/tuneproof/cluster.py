@@ -48,6 +48,11 @@ def prepare_environment(config: Config) -> None:
     os.environ["APPTAINER_BIND"] = ",".join(binds)
 
 
+def revision() -> str:
+    """Return the commit of the checkout, with "-dirty" where a tracked file was edited; "" outside a checkout."""
+    return "".join(_ask("git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"))
+
+
 def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
     """Return what keeps Slurm from taking these jobs: no Slurm, an account, a partition or a GPU it does not have."""
     if not shutil.which("sbatch"):

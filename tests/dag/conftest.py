@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-_PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "prompts", "report", "sample_site", "profiles", "studies")
-
+from copies import copy_workflow
 
 # makes whatever output is missing; "site" is the one that is a folder
 _STUB = """#!/bin/sh
@@ -68,25 +65,15 @@ class Workflow:
         path.write_text(text.replace(old, new))
 
 
-def copy_of_the_workflow(folder: Path) -> Workflow:
-    for part in _PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        elif source.exists():
-            shutil.copy2(source, folder / part)
-    return Workflow(folder)
-
-
 @pytest.fixture
 def workflow(tmp_path: Path) -> Workflow:
     """The workflow, with nothing done."""
-    return copy_of_the_workflow(tmp_path)
+    return Workflow(copy_workflow(tmp_path))
 
 
 @pytest.fixture(scope="session")
 def pretended(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    finished = copy_of_the_workflow(tmp_path_factory.mktemp("pretended"))
+    finished = Workflow(copy_workflow(tmp_path_factory.mktemp("pretended")))
     finished.pretend_done()
     return finished
 

@@ -27,9 +27,10 @@ WHOLE = {
     "plot_loss": 1,
     "plot_funnel": 1,
     "resolve_study": 1,
+    "write_manifest": 1,
     "write_report": 1,
 }
-FROM_TABLE = {"tabulate_scores": 1, "plot_scores": 1, "write_report": 1}
+FROM_TABLE = {"tabulate_scores": 1, "plot_scores": 1, "write_manifest": 1, "write_report": 1}
 
 
 def test_the_whole_study_is_planned_in_under_five_seconds(workflow):

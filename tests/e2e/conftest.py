@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-MODELS = ROOT / "resources" / "models"
-_PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "prompts", "report", "sample_site", "profiles")
+from copies import copy_workflow, link_models
 
 
 @dataclass
@@ -66,24 +63,9 @@ class Study:
 
 
 def make_study(folder: Path) -> Study:
-    if not (MODELS / "qwen2.5-coder-1.5b-instruct" / "lock.json").exists():
-        pytest.skip("the models are not here: run `make setup`")
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in _PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, folder / part)
+    copy_workflow(folder)
+    link_models(folder)
     shutil.copy(Path(__file__).with_name("tiny.yaml"), folder)
-    for lock in MODELS.glob("*/lock.json"):
-        target = folder / lock.relative_to(ROOT)
-        target.parent.mkdir(parents=True)
-        for file in lock.parent.iterdir():
-            if file.is_file():
-                os.link(file, target.parent / file.name) if file.suffix != ".json" else shutil.copy2(
-                    file, target.parent
-                )
     shutil.copytree(Path(__file__).with_name("recorded"), folder / "store" / "llm")
     return Study(folder)
 

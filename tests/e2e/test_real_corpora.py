@@ -5,7 +5,6 @@ The data is not part of the project; TUNEPROOF_DATA names its folder.
 
 import json
 import os
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -28,7 +27,6 @@ def chunks_of(study, name):
 
 
 def test_a_folder_of_markdown(data, new_study):
-    shutil.copytree(ROOT / "studies", new_study.folder / "studies")
     chunks = chunks_of(new_study, "packet-docs")
     counts = json.loads(new_study.read("resources/corpora/packet-docs/pages.json"))
     assert counts["documents"] == 131, "133 files less the readme and the licence"
@@ -43,7 +41,6 @@ def test_html_that_is_crawled_over_loopback(data, new_study, monkeypatch):
     with tarfile.open(data / "corpora" / "ironic-doc" / "ironic-doc.tar.gz") as archive:
         archive.extractall(new_study.folder / "site", filter="data")
     monkeypatch.setenv("TUNEPROOF_IRONIC", str(new_study.folder / "site" / "ironic-doc" / "ironic-doc" / "html"))
-    shutil.copytree(ROOT / "studies", new_study.folder / "studies")
     chunks = chunks_of(new_study, "ironic-docs")
     pages = [json.loads(line) for line in new_study.read("resources/corpora/ironic-docs/pages.jsonl").splitlines()]
     assert len(pages) > 110, "of 129 pages"

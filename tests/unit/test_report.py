@@ -19,6 +19,12 @@ from tuneproof.report.verdict import RULES, ScoreRow, Verdict, choose_metric, ju
 from tuneproof.study import load
 
 ROOT = Path(__file__).parents[2]
+MANIFEST = {
+    "revision": "0123456789abcdef-dirty",
+    "deployment": "apptainer",
+    "images": {"containers/cpu.sif": {"sha256": "feedc0de" * 8}},
+    "locks": {"envs/cpu.lock": "ab" * 32},
+}
 TEMPLATE = ROOT / "report" / "report.html.j2"
 TRAINED, NEW = "test_trained_pages", "test_new_pages"
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -199,6 +205,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     config = load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
     (folder / "study.json").write_text(json.dumps(config.model_dump(mode="json")))
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
     rows = study((0.47, 0.71), (0.72, 0.92)) + study((-0.05, 0.03), (0.6, 0.8), NEW)
     (folder / "scores.csv").write_text(figures.to_csv([to_cells(r) for r in rows]))
     (folder / "rows.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers()))
@@ -236,7 +243,8 @@ def drawn(inputs: Path) -> Path:
 def html(inputs: Path, drawn: Path) -> str:
     """The page, written by its script."""
     script(
-        "write_report.py", "--config", inputs / "study.json", "--scores", inputs / "scores.csv",
+        "write_report.py", "--config", inputs / "study.json", "--manifest", inputs / "manifest.json",
+        "--scores", inputs / "scores.csv",
         "--rows", inputs / "rows.jsonl", "--figure", *(f"{n}={drawn / n}.svg" for n in page.FIGURES),
         "--funnel", inputs / "funnel.json", "--retrieval", inputs / "retrieval.json", "--cost", *inputs.glob("*.tsv"),
         "--usage", inputs / "pairs.usage.json", "--template", TEMPLATE, "--out", inputs / "report.html",
@@ -355,6 +363,6 @@ def test_questions_are_the_same_in_any_order_and_fill_up() -> None:
 
 def test_page_stands_without_optional_inputs() -> None:
     config = load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
-    sources = page.Sources(config, study((0.1, 0.2), None), [], {}, [], [], {}, [])
+    sources = page.Sources(config, MANIFEST, study((0.1, 0.2), None), [], {}, [], [], {}, [])
     html = page.render(TEMPLATE.read_text(encoding="utf-8"), sources)
     assert "No job was measured" in html and "made without the figure" in html

@@ -44,6 +44,7 @@ class Sources:
     """All that the report is made from, as read from the files."""
 
     config: Config
+    manifest: dict[str, Any]
     scores: list[ScoreRow]
     answers: list[dict[str, Any]]
     figures: dict[str, Figure]
@@ -114,6 +115,7 @@ def render(template: str, sources: Sources) -> str:
     costs = cost_table(sources.costs)
     return environment.from_string(template).render(
         config=sources.config,
+        manifest=sources.manifest,
         config_json=json.dumps(sources.config.model_dump(mode="json"), indent=2, ensure_ascii=False),
         verdict=verdict.judge(sources.scores),
         rules=verdict.RULES,
