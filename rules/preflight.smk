@@ -37,17 +37,14 @@ onstart:
     if not workflow.touch:
         jobs = list(workflow.dag.needrun_jobs())
         images = [job.container_img_url for job in jobs if job.rule.container_img]
+        through_slurm = workflow.executor_plugin.name == "slurm"
         sent = [job.resources for job in jobs if not workflow.is_local(job.rule)]
         problems = [
             *cluster.storage_problems(
                 [Path.cwd(), Path(os.environ.get("TUNEPROOF_CACHE") or Path.cwd())]
             ),
             *cluster.container_problems(images, APPTAINER_WANTED),
-            *(
-                cluster.slurm_problems(sent)
-                if workflow.remote_exec and sent
-                else []
-            ),
+            *(cluster.slurm_problems(sent) if through_slurm else []),
             *keys_missing_for(jobs),
         ]
         if problems:

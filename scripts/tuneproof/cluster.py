@@ -55,11 +55,13 @@ def revision() -> str:
 
 def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
     """Return what keeps Slurm from taking these jobs: no Slurm, an account, a partition or a GPU it does not have."""
+    jobs = list(jobs)
+    if not jobs:
+        return []
     if not shutil.which("sbatch"):
         return [
             "no sbatch on PATH, expected Slurm: start this on the cluster's login node, or use --profile profiles/local"
         ]
-    jobs = list(jobs)
     partitions = _sinfo("%R")
     problems = []
     for account in _named(jobs, "slurm_account"):

@@ -28,10 +28,16 @@ class Workflow:
     folder: Path
 
     def snakemake(
-        self, *arguments: str, profile: str = "local", check: bool = True, path: Path = Path(sys.executable).parent
+        self,
+        *arguments: str,
+        profile: str = "local",
+        check: bool = True,
+        path: Path = Path(sys.executable).parent,
+        whole_path: str | None = None,
     ) -> str:
+        """Run Snakemake and return what it printed. `path` comes first on PATH; `whole_path` is all of it."""
         command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{profile}", *arguments]
-        environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+        environment = {**os.environ, "PATH": whole_path or f"{path}:{os.environ['PATH']}"}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         output = done.stdout + done.stderr
         assert not check or done.returncode == 0, output
