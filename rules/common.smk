@@ -40,6 +40,8 @@ MODEL_LOCKS = sorted(
 KEEP_MEMORY = (
     "GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000"
 )
+# As a global, not as a parameter of a rule: a new budget or another mode is no reason to run a job again.
+CALLS = json.dumps(CONFIG.calls.model_dump(mode="json"))
 CRAWLS = [
     f"resources/corpora/{name}/crawl.warc.gz"
     for name in CORPORA

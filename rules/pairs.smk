@@ -29,7 +29,7 @@ rule write_pairs:
         llm=llm_section,
     shell:
         "exec python scripts/write_pairs.py --chunks {input.chunks} --spec {params.spec:q} --llm {params.llm:q}"
-        " --model {input.model} --prompt {input.prompt} --store store/llm --out {output.written}"
+        " --model {input.model} --prompt {input.prompt} --store store/llm --calls {CALLS:q} --out {output.written}"
         " --failed {output.unusable} --usage {output.usage} 2> {log}"
 
 
@@ -67,6 +67,7 @@ rule rephrase_questions:
         prompt="prompts/rephrase_question.txt",
     output:
         phrasings="results/datasets/{dataset}/phrasings.jsonl",
+        unusable="results/datasets/{dataset}/unusable_phrasings.jsonl",
         usage="results/costs/rephrase_questions.{dataset}.usage.json",
     log:
         "logs/rephrase_questions/{dataset}.log",
@@ -83,11 +84,13 @@ rule rephrase_questions:
         api=calls_api,
     params:
         phrasings=lambda w: CONFIG.datasets[w.dataset].phrasings,
+        max_failed=lambda w: CONFIG.datasets[w.dataset].max_failed,
         llm=llm_section,
     shell:
         "exec python scripts/rephrase_questions.py --pairs {input.pairs} --chunks {input.chunks}"
         " --phrasings {params.phrasings} --llm {params.llm:q} --model {input.model} --prompt {input.prompt}"
-        " --store store/llm --out {output.phrasings} --usage {output.usage} 2> {log}"
+        " --store store/llm --calls {CALLS:q} --out {output.phrasings}"
+        " --failed {output.unusable} --max-failed {params.max_failed} --usage {output.usage} 2> {log}"
 
 
 rule split_pairs:

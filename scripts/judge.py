@@ -25,27 +25,27 @@ def main() -> None:
     parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="rubric prompt")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
+    parser.add_argument("--calls", default="{}", help="the `calls` section of the configuration, as JSON")
     parser.add_argument("--out", required=True, type=Path, help="scores to write (JSON Lines)")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
-    from tuneproof.llm.client import usage
-    from tuneproof.llm.engines import complete_with
+    from tuneproof.llm.engines import complete_with, usage_of
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import Answer, Example, read_rows, write_json, write_rows
     from tuneproof.scores import judge
-    from tuneproof.study import parse_llm
+    from tuneproof.study import Calls, parse_llm
 
     answers = read_rows(args.answers, Answer)
     examples = {e.id: e for path in args.tests for e in read_rows(path, Example)}
-    llm = parse_llm(args.llm)
+    llm, calls = parse_llm(args.llm), Calls.parse(args.calls)
     requests = judge.requests(answers, examples, read_prompt(args.prompt, judge.GAPS), args.scoring)
-    answered = complete_with(llm, args.model, requests, args.store, f"judge {args.name}")
+    answered = complete_with(llm, args.model, requests, args.store, f"judge {args.name}", calls)
     scores = judge.scores_from(answers, answered, args.name, args.scoring)
     if missing := sum(score.score is None for score in scores):
         print(f"judge {args.name}: {missing} of {len(scores)} replies give no score", file=sys.stderr)
     write_rows(args.out, scores)
-    write_json(args.usage, usage(f"judge {args.name}", llm.model, answered))
+    write_json(args.usage, usage_of(f"judge {args.name}", llm, answered))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python scripts/rephrase_questions.py --pairs pairs.jsonl --chunks chunks.jsonl --phrasings 3 --llm '{…}'
         --model resources/models/X/lock.json --prompt prompts/rephrase_question.txt --store store/llm
-        --out phrasings.jsonl --usage usage.json
+        --out phrasings.jsonl --failed unusable.jsonl --max-failed 0.2 --usage usage.json
 
 A fact that is trained in one wording is often recalled in that wording only; one further wording is held out for
 testing. A wording that loses or adds a name is dropped.
@@ -24,25 +24,31 @@ def main() -> None:
     parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with {n} and {question}")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
+    parser.add_argument("--calls", default="{}", help="the `calls` section of the configuration, as JSON")
     parser.add_argument("--out", required=True, type=Path, help="phrasings to write (JSON Lines)")
+    parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
+    parser.add_argument("--max-failed", required=True, type=float, help="their share above which to stop")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
-    from tuneproof.llm.client import usage
-    from tuneproof.llm.engines import complete_with
+    from tuneproof.llm.client import failures, refuse_above
+    from tuneproof.llm.engines import complete_with, usage_of
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.pairs import rephrase
     from tuneproof.records import Chunk, Pair, read_rows, write_json, write_rows
-    from tuneproof.study import parse_llm
+    from tuneproof.study import Calls, parse_llm
 
     template = read_prompt(args.prompt, {"n", "question"})
     pairs = read_rows(args.pairs, Pair)
     texts = {chunk.id: chunk.text for chunk in read_rows(args.chunks, Chunk)}
     requests = rephrase.requests(pairs, template, args.phrasings)
-    llm = parse_llm(args.llm)
-    answered = complete_with(llm, args.model, requests, args.store, "rephrase questions")
+    llm, calls = parse_llm(args.llm), Calls.parse(args.calls)
+    answered = complete_with(llm, args.model, requests, args.store, "rephrase questions", calls, rephrase.SHAPE)
+    failed = failures(answered)
+    write_rows(args.failed, failed)
+    refuse_above(args.max_failed, failed, len(pairs), args.failed)
     write_rows(args.out, rephrase.phrasings_from(pairs, answered, texts, args.phrasings))
-    write_json(args.usage, usage("rephrase questions", llm.model, answered))
+    write_json(args.usage, usage_of("rephrase questions", llm, answered))
 
 
 if __name__ == "__main__":

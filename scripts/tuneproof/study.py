@@ -183,10 +183,14 @@ class LocalLLM(_Section):
 
 
 class Price(_Section):
-    """What an API asks for, in dollars per million tokens. `make plan` counts with it."""
+    """What an API asks for, in dollars per million tokens. `make estimate`, the ledger and the budget count with it."""
 
     input: float = Field(ge=0, description="Dollars per million tokens of prompts.")
+    cached: float | None = Field(
+        None, ge=0, description="Dollars per million tokens of prompts that the provider had cached; `input` if unset."
+    )
     output: float = Field(ge=0, description="Dollars per million tokens that are written.")
+    batch_discount: float = Field(0.5, ge=0, lt=1, description="What the batch endpoint takes off, as a share.")
 
 
 class ApiLLM(_Section):
@@ -205,8 +209,32 @@ class ApiLLM(_Section):
     key_env: str | None = Field(
         "OPENAI_API_KEY", description="Name of the environment variable that holds the key; null: no key is needed."
     )
-    price: Price | None = Field(None, description="Dollars per million tokens, for `make plan`.")
-    max_concurrent: int = Field(8, ge=1, description="Requests under way at once.")
+    price: Price | None = Field(None, description="Dollars per million tokens; a budget in dollars needs it.")
+    max_concurrent: int = Field(
+        8, ge=1, description="Requests under way at once, at most; fewer after the endpoint said `too many`."
+    )
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="At most so many requests a minute; what the endpoint's headers say comes first."
+    )
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="At most so many tokens a minute; what the endpoint's headers say comes first."
+    )
+    timeout_s: float = Field(180, gt=0, description="Seconds until a try is given up, whatever has come by then.")
+    retries: int = Field(
+        8,
+        ge=0,
+        description="Further tries of a call that failed for a passing reason; a full minute is waited at most.",
+    )
+    patience_min: float = Field(
+        60, gt=0, description="Minutes for which a call may be told `too many` (429), which is no failed try."
+    )
+    json_schema: bool = Field(
+        True, description="The endpoint takes JSON schemas; if not, the schema is said in words. It is checked anyway."
+    )
+    batch: bool = Field(
+        False, description="Ask through the batch endpoint: cheaper, answered within a day, the same store."
+    )
+    batch_poll_s: float = Field(30, gt=0, description="Seconds between two looks at a batch.")
 
     @field_validator("key_env")
     @classmethod
@@ -226,6 +254,22 @@ def parse_llm(text: str) -> LocalLLM | ApiLLM:
     except ValidationError as error:
         raise InputError("section LLM: " + "; ".join(_sentence(e) for e in error.errors())) from None
     return llm
+
+
+class Budget(_Section):
+    """What the study's API calls may cost, over all jobs and all runs in this folder. It stops before it is passed."""
+
+    dollars: float | None = Field(None, gt=0, description="Dollars; every API LLM of the study then needs a price.")
+    tokens: int | None = Field(None, gt=0, description="Tokens, of prompts and replies together.")
+
+
+class Calls(_Section):
+    """Rules for all model calls. A change reruns nothing."""
+
+    mode: Literal["live", "replay"] = Field(
+        "live", description="replay: only the store answers, and a call it does not hold fails with its address."
+    )
+    budget: Budget = Field(Budget(), description="What API calls may cost.")
 
 
 class Splits(_Section):
@@ -339,6 +383,7 @@ class Config(_Section):
     methods: dict[Id, LoRA] = Field(description="Ways of tuning.")
     llms: dict[Id, LLM] = Field(description="Models that write and judge.")
     judges: dict[Id, JudgeSpec] = Field(description="Judges.")
+    calls: Calls = Field(Calls(), description="Rules for all model calls.")
     containers: Containers = Field(Containers(), description="Images.")
     retrieval: Retrieval = Field(Retrieval(), description="The retrieval arm.")
     decoding: Decoding = Field(Decoding(), description="How students answer.")
@@ -379,6 +424,10 @@ class Config(_Section):
         for registry in ("models", "methods", "datasets", "judges"):
             for value in getattr(self.study, registry):
                 check(f"study.{registry}", value, registry)
+        for name in llms_of(self):
+            llm = self.llms[name]
+            if self.calls.budget.dollars is not None and isinstance(llm, ApiLLM) and llm.price is None:
+                raise ValueError(f"llms.{name}.price: missing, expected dollars, because calls.budget.dollars is set")
         return self
 
 

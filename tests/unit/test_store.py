@@ -27,7 +27,7 @@ class Engine:
     """Injects faults and keeps a record. Like a real one, its reply depends on all that is in the group."""
 
     def __init__(self, group_size=4, dies_in_group=None, seconds=0.0):
-        self.id, self.group_size, self.batched = ENGINE, group_size, True
+        self.id, self.group_size = ENGINE, group_size
         self.groups, self._dies_in_group, self._seconds = [], dies_in_group, seconds
 
     def answer(self, requests, done):
@@ -99,6 +99,10 @@ def test_a_call_is_paid_for_once_in_the_usage(tmp_path):
         "calls": 2,
         "prompt_tokens": 10,
         "completion_tokens": 6,
+        "cached_tokens": 0,
+        "dollars": 0.0,
+        "repairs": 0,
+        "unusable": 0,
     }
 
 

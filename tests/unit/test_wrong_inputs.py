@@ -656,7 +656,8 @@ def break_file(folder, name, content):
         text = segment.read_text()
         rows = text.splitlines(keepends=True)
         segment.write_text(
-            text.replace('\\"pairs\\"', '\\"questions\\"')
+            # as if cut off: a reply that is whole would be asked for once more
+            text.replace('\\"pairs\\"', '\\"questions\\"').replace('"stop"', '"length"')
             if content == "UNUSABLE"
             else "".join([rows[0], rows[1][:40] + "\n", *rows[2:]])
         )

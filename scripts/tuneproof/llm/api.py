@@ -1,109 +1,422 @@
 """Chat completions over HTTP: OpenAI's endpoint, or any other that speaks its protocol (`base_url`).
 
-The package tries again by itself after a refused connection, a time-out, 408, 409, 429 and 5xx. A reply is stored
-with the model's name as it was served, and a reply from a model of another name ends the job: judges that change
-under a name are the reason why published scores cannot be repeated.
+The `openai` package builds and sends each request, over its aiohttp transport; its own retries are off, because two
+of them lose rows, and its parsing is left out, because it takes more processor time than everything else. Rows are
+independent of one another: a slow or failing one holds up none, and each is stored when its answer is there.
+
+A cause that concerns all rows (the key, the model's name, an empty account) ends the job at once, and what is under
+way is waited for and kept. A row that the provider refuses is answered with that refusal. All else is tried again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import heapq
+import json
 import math
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
 from tuneproof.errors import InputError
-from tuneproof.llm.calls import Reply, Request
+from tuneproof.llm.budget import Cost, Purse, at_most
+from tuneproof.llm.calls import FILTERED, REFUSED, Reply, Request
+from tuneproof.llm.limits import Bucket, Pace, backoff, learn, retry_after
 from tuneproof.records import Message
 from tuneproof.study import ApiLLM
 
-_RETRIES = 5  # with the package's exponential back-off: 0.5 s, 1 s, 2 s, 4 s, 8 s, or what the server asks for
-_TIMEOUT_S = 180.0
 _TOP = 20  # the most candidates for a token that the protocol gives
+_SYNC_S = 0.01  # answers of so long are flushed to the disk together
+_BACKOFF_S = 0.5
+_DRAIN_S = 20.0  # what is under way when a job is told to end; Slurm kills 30 s after it has told
+_ALL_REFUSED = 8  # so many refusals without one answer are no fault of the rows
+_CHARS_PER_TOKEN = 4  # for tokens per minute only, and made good when the answer is there
 # In place of a begun reply, which a chat endpoint does not go on with.
 _ONLY = "\n\nReply with exactly one of {choices} and nothing else."
+_AS_JSON = "\n\nReply with nothing but JSON of this schema:\n{schema}"
 
 
 def engine_id(llm: ApiLLM) -> str:
     """Return all that a reply depends on as far as a caller can know it: the endpoint and the model's name."""
-    return f"openai.{_host(llm)}.{llm.model}"
+    return f"openai.{host_of(llm)}.{llm.model}" + ("" if llm.json_schema else ".schema-in-words")
+
+
+def host_of(llm: ApiLLM) -> str:
+    """Return the endpoint's host, with its port."""
+    return urlsplit(llm.base_url).netloc if llm.base_url else "api.openai.com"
+
+
+def key_of(llm: ApiLLM, environ: Mapping[str, str]) -> str:
+    """Return the key from the environment; raise InputError where it is not there."""
+    key = environ.get(llm.key_env, "") if llm.key_env else "none"
+    if not key:
+        raise InputError(f"the environment has no {llm.key_env}, expected the key of {llm.model} at {host_of(llm)}")
+    return key
+
+
+@dataclass(order=True)
+class _Row:
+    """A call that is still to be answered. Rows that wait for another try are sorted by `due`."""
+
+    due: float
+    number: int
+    key: str = field(compare=False)
+    request: Request = field(compare=False)
+    worst: Cost = field(compare=False)
+    tokens: float = field(compare=False)
+    failures: int = field(default=0, compare=False)
+    told_to_wait: int = field(default=0, compare=False)
+    first_sent: float = field(default=math.nan, compare=False)
 
 
 class OpenAI:
-    """One model behind an endpoint; `max_concurrent` requests at once, which are stored together when all are there."""
+    """One model behind an endpoint, asked row by row with at most `max_concurrent` requests under way."""
 
-    def __init__(self, llm: ApiLLM, environ: Mapping[str, str] = os.environ) -> None:
-        import openai
-
+    def __init__(
+        self,
+        llm: ApiLLM,
+        purse: Purse,
+        environ: Mapping[str, str] = os.environ,
+        backoff_s: float = _BACKOFF_S,
+        rng: Random | None = None,
+    ) -> None:
         self.id = engine_id(llm)
-        self.group_size, self.batched = llm.max_concurrent, False
-        self._llm = llm
-        self._key = environ.get(llm.key_env, "") if llm.key_env else "none"
-        if not self._key:
-            raise InputError(f"the environment has no {llm.key_env}, expected the key of {llm.model} at {_host(llm)}")
-        self._client = openai.OpenAI(api_key=self._key, base_url=llm.base_url, max_retries=_RETRIES, timeout=_TIMEOUT_S)
+        self._llm, self._purse, self._backoff_s = llm, purse, backoff_s
+        self._rng = rng or Random()
+        self._key = key_of(llm, environ)
 
-    def answer(self, requests: list[Request], done: Callable[[int], object]) -> list[Reply]:
-        """Answer requests, in order, each by itself."""
-
-        def ask(request: Request) -> Reply:
-            reply = self._ask(request)
-            done(1)
-            return reply
-
-        with ThreadPoolExecutor(self._llm.max_concurrent) as pool:
-            return list(pool.map(ask, requests))
-
-    def _ask(self, request: Request) -> Reply:
-        import openai
-
+    def answer_each(
+        self, asked: Mapping[str, Request], keep: Callable[[str, Reply], object], sync: Callable[[], object]
+    ) -> dict[str, str]:
+        """Answer requests by key, in any order; see Provider."""
+        for request in asked.values():
+            arguments(self._llm, request)  # what cannot be said in the protocol is said before anything is paid
         try:
-            completion = self._client.chat.completions.create(model=self._llm.model, **_arguments(request))
-        except openai.OpenAIError as error:
-            # a server may repeat the key in its refusal, and this sentence goes to a log
-            said = " ".join(str(error).split()).replace(self._key, "<key>")[:300]
-            raise InputError(f"{self._llm.model} at {_host(self._llm)}: {type(error).__name__}: {said}") from None
-        if not (completion.model or "").startswith(self._llm.model):
-            raise InputError(f"{_host(self._llm)}: {completion.model!r} answered, expected {self._llm.model!r}")
-        return _reply(request, completion)
+            return asyncio.run(self._answer_each(asked, keep, sync))
+        finally:
+            self._purse.close()
+
+    async def _answer_each(
+        self, asked: Mapping[str, Request], keep: Callable[[str, Reply], object], sync: Callable[[], object]
+    ) -> dict[str, str]:
+        async with client_of(self._llm, self._key) as client:
+            run = _Run(self._llm, self._purse, client, keep, self._backoff_s, self._rng, self._key)
+            syncing = asyncio.create_task(_sync_often(sync))
+            try:
+                return await run.to_the_end(asked)
+            finally:
+                syncing.cancel()
+                await asyncio.gather(syncing, return_exceptions=True)
+                sync()
 
 
-def _arguments(request: Request) -> dict[str, Any]:
-    """What a request is in the protocol's words. Greedy; `max_tokens`, because not every server knows its successor."""
-    arguments: dict[str, Any] = {"messages": request.messages, "max_tokens": request.max_tokens, "temperature": 0}
-    if request.choices:
-        last = request.messages[-1]
-        only: Message = {**last, "content": last["content"] + _ONLY.format(choices=", ".join(request.choices))}
-        return {**arguments, "messages": [*request.messages[:-1], only], "logprobs": True, "top_logprobs": _TOP}
-    if request.prefill:
-        raise InputError("engine openai does not go on with a begun reply")
-    if request.schema:
-        shape = {"name": "reply", "schema": request.schema, "strict": True}
-        arguments["response_format"] = {"type": "json_schema", "json_schema": shape}
-    return arguments
+def client_of(llm: ApiLLM, key: str) -> Any:
+    """Return the package's client without retries of its own."""
+    import httpx2
+    import openai
 
-
-def _reply(request: Request, completion: Any) -> Reply:
-    choice, usage = completion.choices[0], completion.usage
-    distribution: dict[str, float] = {}
-    if request.choices and choice.logprobs and choice.logprobs.content:
-        weights = dict.fromkeys(request.choices, 0.0)
-        for candidate in choice.logprobs.content[0].top_logprobs:
-            if (token := candidate.token.strip()) in weights:  # "4" and " 4" are two tokens and one choice
-                weights[token] += math.exp(candidate.logprob)
-        if total := sum(weights.values()):
-            distribution = {name: weight / total for name, weight in weights.items()}
-    return Reply(
-        text=choice.message.content or "",
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
-        finish_reason=choice.finish_reason or "stop",
-        distribution=distribution,
-        served=completion.model,
+    limits = httpx2.Limits(max_connections=llm.max_concurrent, max_keepalive_connections=llm.max_concurrent)
+    http = openai.DefaultAioHttpClient(limits=limits)
+    return openai.AsyncOpenAI(
+        api_key=key, base_url=llm.base_url, max_retries=0, timeout=llm.timeout_s, http_client=http
     )
 
 
-def _host(llm: ApiLLM) -> str:
-    return urlsplit(llm.base_url).netloc if llm.base_url else "api.openai.com"
+async def _sync_often(sync: Callable[[], object]) -> None:
+    while True:
+        await asyncio.sleep(_SYNC_S)
+        await asyncio.to_thread(sync)
+
+
+class _Run:
+    """One pass over the rows. Everything happens on the event loop; `_pump` sends whatever may be sent now."""
+
+    def __init__(
+        self,
+        llm: ApiLLM,
+        purse: Purse,
+        client: Any,
+        keep: Callable[[str, Reply], object],
+        backoff_s: float,
+        rng: Random,
+        key: str,
+    ) -> None:
+        now = time.monotonic()
+        self._llm, self._purse, self._client, self._keep = llm, purse, client, keep
+        self._backoff_s, self._rng, self._key = backoff_s, rng, key
+        self._pace = Pace(llm.max_concurrent)
+        self._requests, self._tokens = Bucket(llm.requests_per_minute, now), Bucket(llm.tokens_per_minute, now)
+        self._fresh: Iterator[_Row] = iter(())
+        self._first: _Row | None = None  # one that limits or budget held back: it goes before all others
+        self._waiting: list[_Row] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._unanswered: dict[str, str] = {}
+        self._answers = 0
+        self._doubtful: list[tuple[str, Reply]] = []
+        self._stop: BaseException | None = None
+        self._ended = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    async def to_the_end(self, asked: Mapping[str, Request]) -> dict[str, str]:
+        """Ask until every row is answered or given up; raise what ends the whole job."""
+        self._fresh = self._rows(asked)
+        loop = asyncio.get_running_loop()
+        with _told_to_end(loop, self._end_early):
+            self._pump()
+            await self._ended.wait()
+        if self._stop:
+            raise self._stop
+        if self._doubtful:
+            raise self._for_all(self._doubtful[0][1].error)
+        return self._unanswered
+
+    def _rows(self, asked: Mapping[str, Request]) -> Iterator[_Row]:
+        for number, (key, request) in enumerate(asked.items()):
+            chars = sum(len(m["content"]) for m in request.messages)
+            tokens = chars / _CHARS_PER_TOKEN + request.max_tokens
+            yield _Row(0.0, number, key, request, at_most(request, self._purse.price, self._purse.batch), tokens)
+
+    def _next(self, now: float) -> _Row | None:
+        if self._first:
+            row, self._first = self._first, None
+            return row
+        if self._waiting and self._waiting[0].due <= now:
+            return heapq.heappop(self._waiting)
+        return next(self._fresh, None)
+
+    def _pump(self) -> None:
+        """Send rows as long as concurrency, limits and budget allow; otherwise see to it that it is called again."""
+        if self._alarm:
+            self._alarm.cancel()
+            self._alarm = None
+        due = math.inf
+        while self._stop is None and len(self._under_way) < self._pace.limit:
+            now = time.monotonic()
+            row = self._next(now)
+            if row is None:
+                due = self._waiting[0].due if self._waiting else math.inf
+                break
+            wait = max(self._pace.wait(now), self._requests.wait(1, now), self._tokens.wait(row.tokens, now))
+            if wait > 0:
+                self._first, due = row, now + wait
+                break
+            if not self._purse.hold(row.worst):
+                self._first = row  # what is under way gives back what it does not need
+                if not self._under_way:
+                    self._stop = InputError(f"{self._purse.refusal}. {_RESUME}")
+                break
+            self._requests.take(1, now)
+            self._tokens.take(row.tokens, now)
+            task = asyncio.create_task(self._try(row))
+            self._under_way.add(task)
+            task.add_done_callback(self._tried)
+        if not self._under_way and (self._stop or not (self._waiting or self._first)):
+            self._ended.set()
+        elif self._stop is None and due < math.inf:
+            self._alarm = asyncio.get_running_loop().call_later(max(due - time.monotonic(), 0), self._pump)
+
+    def _tried(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._stop = self._stop or error
+        self._pump()
+
+    async def _try(self, row: _Row) -> None:
+        """Send a row once and see what becomes of it."""
+        import httpx2
+        import openai
+
+        sent = time.monotonic()
+        if math.isnan(row.first_sent):
+            row.first_sent = sent
+        content = json.dumps({"model": self._llm.model, **arguments(self._llm, row.request)}).encode()
+        reply, cause, billed, pause = None, "", True, None
+        try:
+            async with asyncio.timeout(self._llm.timeout_s):
+                response = await self._client.post(
+                    "/chat/completions", cast_to=httpx2.Response, content=content, options=_JSON
+                )
+            learn(self._requests, self._tokens, response.headers, time.monotonic())
+            reply = reply_of(row.request, json.loads(response.content))
+        except (TimeoutError, openai.APITimeoutError):
+            cause = f"no answer within {self._llm.timeout_s:g} s"
+        except openai.APIConnectionError as error:
+            cause = _short(f"{type(error.__cause__).__name__}: {error.__cause__}", self._key)
+            billed = not isinstance(error.__cause__, httpx2.ConnectError)
+        except openai.APIStatusError as error:
+            billed = False
+            learn(self._requests, self._tokens, error.response.headers, time.monotonic())
+            cause = _short(f"{type(error).__name__} {error.status_code}: {error}", self._key)
+            reply = self._refusal(error, cause)
+            if error.status_code in (429, 503):
+                pause = retry_after(error.response.headers, time.time())
+            if error.status_code == 429:
+                self._pace.refused(time.monotonic(), pause)
+                row.told_to_wait += 1
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            cause = f"the answer is no chat completion ({type(error).__name__}: {error})"[:200]
+        finally:
+            self._purse.settle(row.worst, reply, billed)
+        if reply is None:
+            self._again(row, cause, pause)
+            return
+        self._tokens.take(reply.prompt_tokens + reply.completion_tokens - row.tokens, time.monotonic())
+        if reply.finish_reason != REFUSED:
+            if not serves(self._llm.model, reply.served):
+                raise InputError(
+                    f"{host_of(self._llm)}: {reply.served!r} answered, expected {self._llm.model!r}. {_RESUME}"
+                )
+            self._answers += 1
+            self._pace.answered()
+        elif not self._answers and not _too_long(reply.error):
+            self._doubt(row.key, reply)
+            return
+        self._keep(row.key, reply)
+        if self._answers:
+            for key, refused in self._doubtful:
+                self._keep(key, refused)
+            self._doubtful.clear()
+
+    def _doubt(self, key: str, refused: Reply) -> None:
+        """Hold back a refusal as long as nothing has been answered: it may concern all rows, not this one."""
+        self._doubtful.append((key, refused))
+        if len(self._doubtful) >= _ALL_REFUSED:
+            raise self._for_all(refused.error)
+
+    def _for_all(self, cause: str) -> InputError:
+        return InputError(f"{self._llm.model} at {host_of(self._llm)}: {cause}")
+
+    def _refusal(self, error: Any, cause: str) -> Reply | None:
+        """Return a refusal that concerns the row alone, None where another try may help; raise where none can."""
+        status, code = error.status_code, str(error.code or "")
+        if status in (408, 409, 425) or status >= 500 or (status == 429 and code != "insufficient_quota"):
+            return None
+        if code in ("content_filter", "content_policy_violation"):
+            return Reply("", 0, 0, FILTERED, served=self._llm.model, error=cause)
+        if status not in (400, 413, 422):
+            raise self._for_all(cause) from None
+        return Reply("", 0, 0, REFUSED, error=cause)
+
+    def _again(self, row: _Row, cause: str, pause: float | None) -> None:
+        now = time.monotonic()
+        refused = row.told_to_wait > 0 and "RateLimitError" in cause
+        if not refused:
+            row.failures += 1
+        waits = pause if pause is not None else backoff(row.failures + row.told_to_wait, self._backoff_s, self._rng)
+        late = now + waits - row.first_sent > 60 * self._llm.patience_min
+        if row.failures > self._llm.retries or (refused and late):
+            self._unanswered[row.key] = cause
+            return
+        row.due = now + waits
+        heapq.heappush(self._waiting, row)
+
+    def _end_early(self, name: str) -> None:
+        """On a signal: send nothing more, keep what is still answered within a short time."""
+        self._stop = self._stop or InputError(f"ended by {name}. {_RESUME}")
+
+        def give_up() -> None:
+            for task in self._under_way:
+                task.cancel()
+
+        asyncio.get_running_loop().call_later(_DRAIN_S, give_up)
+        self._pump()
+
+
+_RESUME = "What was answered is stored; the same command goes on with the rest"
+_JSON: Any = {"headers": {"Content-Type": "application/json"}}
+
+
+class _told_to_end:
+    """Handlers for SIGTERM and SIGINT while rows are under way, where this is the main thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, act: Callable[[str], None]) -> None:
+        self._loop, self._act, self._set = loop, act, list[signal.Signals]()
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._loop.add_signal_handler(number, self._act, number.name)
+                self._set.append(number)
+            except (RuntimeError, ValueError, NotImplementedError):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._set:
+            self._loop.remove_signal_handler(number)
+
+
+def serves(configured: str, served: str) -> bool:
+    """Say whether a served name is the configured one, or a dated version of it; gpt-x-mini is not gpt-x."""
+    return re.fullmatch(r"(models/)?" + re.escape(configured) + r"([-@]\d[\d-]*)?", served) is not None
+
+
+def arguments(llm: ApiLLM, request: Request) -> dict[str, Any]:
+    """What a request is in the protocol's words. Greedy; `max_tokens`, because not every server knows its successor."""
+    messages = request.messages
+    said: dict[str, Any] = {"messages": messages, "max_tokens": request.max_tokens, "temperature": 0}
+    if request.choices:
+        said["messages"] = _with(messages, _ONLY.format(choices=", ".join(request.choices)))
+        return {**said, "logprobs": True, "top_logprobs": _TOP}
+    if request.prefill:
+        raise InputError("engine openai does not go on with a begun reply")
+    if request.schema and llm.json_schema:
+        shape = {"name": "reply", "schema": _strict(request.schema), "strict": True}
+        said["response_format"] = {"type": "json_schema", "json_schema": shape}
+    elif request.schema:
+        said["messages"] = _with(messages, _AS_JSON.format(schema=json.dumps(request.schema)))
+    return said
+
+
+def _with(messages: list[Message], text: str) -> list[Message]:
+    last = messages[-1]
+    changed: Message = {**last, "content": last["content"] + text}
+    return [*messages[:-1], changed]
+
+
+def _strict(schema: Any) -> Any:
+    """A schema without the keywords that OpenAI's strict mode refuses; the reply is checked against them here."""
+    if isinstance(schema, dict):
+        refused = ("minLength", "maxLength") if schema.get("type") == "string" else ()
+        return {key: _strict(value) for key, value in schema.items() if key not in refused}
+    return [_strict(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def reply_of(request: Request, completion: dict[str, Any]) -> Reply:
+    """Read a chat completion; raise one of Python's lookup errors where it is none."""
+    choice, usage = completion["choices"][0], completion.get("usage") or {}
+    message = choice["message"]
+    distribution: dict[str, float] = {}
+    candidates = ((choice.get("logprobs") or {}).get("content") or [{}])[0].get("top_logprobs")
+    if request.choices and candidates:
+        weights = dict.fromkeys(request.choices, 0.0)
+        for candidate in candidates:
+            if (token := candidate["token"].strip()) in weights:  # "4" and " 4" are two tokens and one choice
+                weights[token] += math.exp(candidate["logprob"])
+        if total := sum(weights.values()):
+            distribution = {name: weight / total for name, weight in weights.items()}
+    refusal = message.get("refusal")
+    return Reply(
+        text=message.get("content") or "",
+        prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        completion_tokens=int(usage.get("completion_tokens") or 0),
+        finish_reason=choice.get("finish_reason") or "stop",
+        distribution=distribution,
+        served=str(completion.get("model") or ""),
+        cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
+        error=str(refusal) if refusal else "",
+    )
+
+
+def _too_long(cause: str) -> bool:
+    return re.search(r"context.{0,20}(length|size|window)|too long|too large", cause, re.IGNORECASE) is not None
+
+
+def _short(said: str, key: str) -> str:
+    """A provider's words as part of one sentence. It may repeat the key in its refusal, and sentences go to logs."""
+    return " ".join(said.split()).replace(key, "<key>")[:300]

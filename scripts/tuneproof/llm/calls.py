@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from tuneproof.records import Message
+
+# How a call can end without a usable text: the provider would not say it, or would not take the request.
+FILTERED, REFUSED = "content_filter", "refused"
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class Request:
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What came back.
 
+    `finish_reason` is stop, length, content_filter or refused; the last two carry no text and `error` says why.
     `distribution` maps each choice to its probability and sums to 1; it is empty where the engine saw none of them.
-    `served` is the model's name as the one who served it gives it.
+    `served` is the model's name as the one who served it gives it; `cached_tokens` is the part of the prompt that
+    the provider had computed before.
     """
 
     text: str
@@ -45,21 +50,38 @@ class Reply:
     finish_reason: str
     distribution: dict[str, float] = field(default_factory=dict)
     served: str = ""
+    cached_tokens: int = 0
+    error: str = ""
 
 
 class Engine(Protocol):
-    """Something that answers requests.
+    """Something inside the process that answers requests in groups.
 
     `id` names the weights by digest and the engine with its version and options: all that a reply depends on.
     `group_size` requests are answered as one unit, always the same ones together, because the low bits of a reply
     depend on what else was in the batch: this is how a killed run ends with the same text as an undisturbed one.
-    Where that is not so (`batched` is false) only what the store does not know is asked.
     """
 
     id: str
     group_size: int
-    batched: bool
 
     def answer(self, requests: list[Request], done: Callable[[int], object]) -> list[Reply]:
         """Answer one group, in order; `done(n)` is called as n further requests are finished."""
+        ...
+
+
+class Provider(Protocol):
+    """Something outside the process that answers requests one by one, each for itself."""
+
+    id: str
+
+    def answer_each(
+        self, asked: Mapping[str, Request], keep: Callable[[str, Reply], object], sync: Callable[[], object]
+    ) -> dict[str, str]:
+        """Answer requests by key; return the keys that got no answer, each with the last cause.
+
+        `keep(key, reply)` takes a reply the moment it has come; `sync()`, called every few milliseconds and at the
+        end, has what was kept put on the disk. A cause that concerns all requests (a wrong key, another model than
+        the configured one) raises InputError; what was answered until then is kept.
+        """
         ...

@@ -4,76 +4,239 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from tuneproof.llm.calls import Engine, Reply, Request
+from pydantic import BaseModel, ValidationError
+
+from tuneproof.errors import InputError
+from tuneproof.llm.calls import FILTERED, REFUSED, Engine, Provider, Reply, Request
 from tuneproof.llm.store import Store
 from tuneproof.progress import progress
+
+_REPAIR = "This is not the JSON that was asked for: {fault}. Reply with the corrected JSON and nothing else."
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A reply with the id of its call in the store."""
+    """A reply with the id of its call in the store.
+
+    `fault` says why a reply cannot be used, and is empty where it can. Where a reply did not fit its schema and the
+    model was asked once more, this is the second one and `first` the one that it repairs.
+    """
 
     call_id: str
     reply: Reply
+    fault: str = ""
+    first: Answered | None = None
 
 
 def complete(
-    requests: list[Request], engine_id: str, start: Callable[[], Engine], store: Store, what: str
+    requests: list[Request],
+    engine_id: str,
+    start: Callable[[], Engine | Provider],
+    store: Store,
+    what: str,
+    replay: bool = False,
+    about: Callable[[Reply], dict[str, Any]] | None = None,
 ) -> list[Answered]:
     """Answer every request, in order, with progress on stderr.
 
     `start` loads the engine; it is not called where the store knows every answer, so a rerun needs no model at all.
-    Groups are cut from the whole list, not from what is missing, and a group with one unknown call is answered whole:
-    a reply then never depends on where an earlier run was killed. What is stored already stays as it was. An engine
-    that does not batch is asked for what is missing only.
+    With `replay` a call that the store does not know raises InputError. `about(reply)` is what the store's readers are
+    told besides; the stage is told anyway.
+
+    An engine that answers in groups gets groups that are cut from the whole list, not from what is missing, and a
+    group with one unknown call is answered whole: a reply then never depends on where an earlier run was killed. What
+    is stored already stays as it was. A provider is asked for what is missing only. Where it leaves calls unanswered
+    that another try may answer, all others are stored and InputError says how many are left.
     """
     keys = [request.key(engine_id) for request in requests]
     unique = dict(zip(keys, requests, strict=True))
-    order = list(unique)
-    missing = sum(store.get(key) is None for key in order)
+    missing = {key: request for key, request in unique.items() if store.get(key) is None}
+    if missing and replay:
+        raise InputError(
+            f"{what}: replay, and the store holds no answer to {len(missing)} of {len(unique)} calls, "
+            f"the first of them {next(iter(missing))} of {engine_id}"
+        )
     if missing:
         engine = start()
         assert engine.id == engine_id, f"engine {engine.id} was started for {engine_id}"
-        asked = order if engine.batched else [key for key in order if store.get(key) is None]
-        groups = [asked[i : i + engine.group_size] for i in range(0, len(asked), engine.group_size)]
-        began, prompt, completion = time.monotonic(), 0, 0
-        with progress(len(order), "call", what) as bar:
-            bar.update(len(order) - len(asked))
-            for group in groups:
-                if any(store.get(key) is None for key in group):
-                    replies = engine.answer([unique[key] for key in group], bar.update)
-                    fresh = zip(group, replies, strict=True)
-                    store.put([(key, unique[key], reply) for key, reply in fresh if store.get(key) is None])
-                    prompt += sum(r.prompt_tokens for r in replies)
-                    completion += sum(r.completion_tokens for r in replies)
-                else:
-                    bar.update(len(group))
-        seconds = time.monotonic() - began
-        print(
-            f"{what}: {missing} calls answered, {len(order) - missing} from the store, {seconds:.0f} s, "
-            f"{prompt} prompt and {completion} completion tokens, {completion / max(seconds, 1e-9):.0f} written/s",
-            file=sys.stderr,
-        )
+        told = about or (lambda _: {})
+        began = time.monotonic()
+        with progress(len(unique), "call", what) as bar:
+            if hasattr(engine, "answer_each"):
+                unanswered = _each(engine, unique, missing, store, what, told, bar)  # type: ignore[arg-type]
+            else:
+                unanswered = {}
+                _groups(engine, unique, store, what, bar)
+        _say(what, unique, missing, store, time.monotonic() - began)
+        if unanswered:
+            raise InputError(
+                f"{what}: {len(unanswered)} of {len(unique)} calls got no answer, the first of them "
+                f"{next(iter(unanswered))}: {next(iter(unanswered.values()))}. The others are stored; run again to ask "
+                "for these"
+            )
     else:
-        print(f"{what}: all {len(order)} calls from the store", file=sys.stderr)
+        print(f"{what}: all {len(unique)} calls from the store", file=sys.stderr)
     answers = []
     for key in keys:
         reply = store.get(key)
         assert reply is not None
-        answers.append(Answered(key, reply))
+        answers.append(Answered(key, reply, _unusable(reply)))
     return answers
 
 
-def usage(stage: str, model: str, answered: list[Answered]) -> dict[str, str | int]:
-    """Return the calls and tokens behind a stage's result, each call once, whether asked now or in an earlier run."""
-    replies = {a.call_id: a.reply for a in answered}.values()
+def _groups(
+    engine: Engine,
+    unique: Mapping[str, Request],
+    store: Store,
+    what: str,
+    bar: Any,
+) -> None:
+    order = list(unique)
+    for group in (order[i : i + engine.group_size] for i in range(0, len(order), engine.group_size)):
+        if all(store.get(key) for key in group):
+            bar.update(len(group))
+            continue
+        replies = engine.answer([unique[key] for key in group], bar.update)
+        fresh = zip(group, replies, strict=True)
+        store.put([(key, unique[key], reply) for key, reply in fresh if store.get(key) is None], stage=what)
+
+
+def _each(
+    provider: Provider,
+    unique: Mapping[str, Request],
+    missing: Mapping[str, Request],
+    store: Store,
+    what: str,
+    about: Callable[[Reply], dict[str, Any]],
+    bar: Any,
+) -> dict[str, str]:
+    kept = 0
+    bar.update(len(unique) - len(missing))
+
+    def keep(key: str, reply: Reply) -> None:
+        nonlocal kept
+        store.put([(key, missing[key], reply)], sync=False, stage=what, **about(reply))
+        kept += 1
+
+    def sync() -> None:
+        nonlocal kept
+        if kept:
+            fresh, kept = kept, 0
+            store.sync()
+            bar.update(fresh)  # an answer counts from here
+
+    return provider.answer_each(missing, keep, sync)
+
+
+def _say(
+    what: str, unique: Mapping[str, Request], missing: Mapping[str, Request], store: Store, seconds: float
+) -> None:
+    replies = [reply for key in missing if (reply := store.get(key))]
+    prompt, completion = sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies)
+    print(
+        f"{what}: {len(replies)} calls answered, {len(unique) - len(missing)} from the store, {seconds:.0f} s, "
+        f"{prompt} prompt and {completion} completion tokens, {completion / max(seconds, 1e-9):.0f} written/s",
+        file=sys.stderr,
+    )
+
+
+def complete_structured(
+    requests: list[Request], shape: type[BaseModel], ask: Callable[[list[Request]], list[Answered]]
+) -> list[Answered]:
+    """Answer requests with `ask` and check every reply with pydantic; one that does not fit is asked for once more.
+
+    The second request holds the first reply and what is wrong with it. A reply that was cut off at `max_tokens` is
+    not asked for again, since the same limit would cut it again.
+    """
+    answered = ask(requests)
+    checked = [a if a.fault else _checked(a, shape) for a in answered]
+    broken = [
+        i for i, a in enumerate(checked) if a.fault and a.reply.finish_reason not in (FILTERED, REFUSED, "length")
+    ]
+    if broken:
+        print(
+            f"{len(broken)} of {len(requests)} replies do not fit their schema and are asked for again", file=sys.stderr
+        )
+        again = ask([_repair(requests[i], checked[i]) for i in broken])
+        for i, second in zip(broken, again, strict=True):
+            repaired = replace(second, first=checked[i])
+            checked[i] = repaired if repaired.fault else _checked(repaired, shape)
+    return checked
+
+
+def _repair(request: Request, broken: Answered) -> Request:
+    messages = [
+        *request.messages,
+        {"role": "assistant", "content": broken.reply.text},
+        {"role": "user", "content": _REPAIR.format(fault=broken.fault)},
+    ]
+    return Request(messages, request.max_tokens, request.prefill, request.schema, request.choices)
+
+
+def _checked(answered: Answered, shape: type[BaseModel]) -> Answered:
+    reply = answered.reply
+    try:
+        shape.model_validate_json(reply.text)
+        return answered
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        fault = "cut off at max_tokens" if reply.finish_reason == "length" else f"{place}: {first['msg']}".lstrip(": ")
+    return replace(answered, fault=fault)
+
+
+def _unusable(reply: Reply) -> str:
+    if reply.finish_reason in (FILTERED, REFUSED):
+        return f"{reply.finish_reason}: {reply.error}".rstrip(": ")
+    return ""
+
+
+def failures(answered: list[Answered]) -> list[dict[str, str]]:
+    """Return the rows that came to nothing: call id, reason, raw text, and the raw text before the repair."""
+    return [
+        {
+            "call_id": a.call_id,
+            "reason": a.fault,
+            "text": a.reply.text,
+            "text_before_repair": a.first.reply.text if a.first else "",
+        }
+        for a in answered
+        if a.fault
+    ]
+
+
+def refuse_above(share: float, failed: list[dict[str, str]], rows: int, path: Path) -> None:
+    """Raise InputError where more than a share of the rows came to nothing; `path` holds them."""
+    if len(failed) > share * rows:
+        raise InputError(
+            f"{len(failed)} of {rows} replies are unusable ({failed[0]['reason']}), more than max_failed "
+            f"{share:g}; see {path}"
+        )
+
+
+def usage(
+    stage: str, model: str, answered: list[Answered], dollars: Callable[[Reply], float] = lambda _: 0.0
+) -> dict[str, str | int | float]:
+    """Return the calls and tokens behind a stage's result, each call once, whether asked now or in an earlier run.
+
+    `repairs` of the calls were second tries after a reply that did not fit its schema; `unusable` rows came to nothing.
+    """
+    replies = {a.call_id: a.reply for a in answered}
+    repaired = {a.first.call_id: a.first.reply for a in answered if a.first}
+    replies |= repaired
     return {
         "stage": stage,
         "llm": model,
         "calls": len(replies),
-        "prompt_tokens": sum(r.prompt_tokens for r in replies),
-        "completion_tokens": sum(r.completion_tokens for r in replies),
+        "prompt_tokens": sum(r.prompt_tokens for r in replies.values()),
+        "completion_tokens": sum(r.completion_tokens for r in replies.values()),
+        "cached_tokens": sum(r.cached_tokens for r in replies.values()),
+        "dollars": round(sum(dollars(r) for r in replies.values()), 6),
+        "repairs": len(repaired),
+        "unusable": sum(1 for a in answered if a.fault),
     }

@@ -36,7 +36,7 @@ class OpenVINO:
 
     def __init__(self, llm: LocalLLM, lock: Path) -> None:
         self.id = engine_id(llm, lock)
-        self.group_size, self.batched = llm.group_size, True
+        self.group_size = llm.group_size
         self._llm = llm
         content = read_lock(lock)
         if content["format"] != "gguf":

@@ -1,32 +1,43 @@
 """The store of model calls: append-only JSON Lines, content-addressed. What was answered is never asked again.
 
-One folder per engine, one segment per process: two processes never write the same file. A group of replies is one
-write followed by fsync, so a kill leaves a group whole or, at worst, a torn tail, which reading drops and reports.
+One folder per engine, one segment per process: two processes, on one machine or on two that share a file system,
+never write the same file, so there is nothing to lock. A line is written with one call to the system as soon as its
+answer is there, which a kill of the process cannot undo; `sync` puts what was written on the disk, which a crash of
+the machine cannot undo. What a crash tears off the end of a segment is dropped by the reader, and reported.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import secrets
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tuneproof.errors import InputError
 from tuneproof.llm.calls import Reply, Request
+
+LEDGER = "ledger"  # the folder beside the engines' that llm/budget.py keeps
 
 
 class Store:
     """The replies of one engine, in memory by key, with everything new appended to this process's segment."""
 
     def __init__(self, root: Path, engine_id: str) -> None:
+        self._engine_id = engine_id
         self.folder = root / re.sub(r"[^\w.-]+", "_", engine_id)
-        self._segment: Path | None = None
         self._replies: dict[str, Reply] = {}
+        self._descriptor: int | None = None
         for segment in sorted(self.folder.glob("*.jsonl")):
-            self._read(segment)
+            for entry in entries(segment):
+                # what was stored first stays: results may rest on it
+                self._replies.setdefault(entry["key"], entry["reply"])
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -35,29 +46,115 @@ class Store:
         """Return the stored reply to a call, or None."""
         return self._replies.get(key)
 
-    def put(self, calls: list[tuple[str, Request, Reply]]) -> None:
-        """Append replies as one write and flush them to the disk before returning."""
-        if self._segment is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._segment = self.folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.uname().nodename}-{os.getpid()}.jsonl"
-        lines = [
-            json.dumps({"key": key, "request": asdict(request), "reply": asdict(reply)}, ensure_ascii=False) + "\n"
-            for key, request, reply in calls
-        ]
-        with self._segment.open("ab") as stream:
-            stream.write("".join(lines).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._replies.update({key: reply for key, _, reply in calls})
+    def put(self, calls: list[tuple[str, Request, Reply]], sync: bool = True, **about: str | float | None) -> None:
+        """Append replies as one write, by default flushed to the disk before returning.
 
-    def _read(self, segment: Path) -> None:
-        lines = segment.read_bytes().split(b"\n")
-        torn = lines.pop()  # a whole segment ends with a newline
-        if torn:
-            print(f"{segment}: the last line is torn ({len(torn)} bytes) and was dropped", file=sys.stderr)
-        for number, line in enumerate(lines, 1):
+        `about` is written into every line for those who read the store: the stage, the dollars.
+        """
+        if self._descriptor is None:
+            self._descriptor, _ = new_segment(self.folder)
+        text = "".join(
+            json.dumps(
+                {"key": key, "engine": self._engine_id, "request": vars(request), "reply": asdict(reply), **about},
+                ensure_ascii=False,
+            )
+            + "\n"
+            for key, request, reply in calls
+        )
+        try:
+            write_whole(self._descriptor, text.encode())
+            if sync:
+                os.fsync(self._descriptor)
+        except OSError:
+            # a full disk may have taken half a line; nothing may follow it in that segment
+            os.close(self._descriptor)
+            self._descriptor = None
+            raise
+        for key, _, reply in calls:
+            self._replies.setdefault(key, reply)
+
+    def sync(self) -> None:
+        """Flush what was put without it to the disk."""
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+
+
+def new_segment(folder: Path) -> tuple[int, Path]:
+    """Create a file that no other process writes; return its descriptor, for appending, and its path.
+
+    Time, machine and process name it for the reader. They do not make it unique in containers on several machines,
+    so a random part does, and creating it fails rather than shares.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    moment = f"{time.strftime('%Y%m%dT%H%M%S', time.localtime(now))}.{int(now % 1 * 1e6):06}"
+    path = folder / f"{moment}-{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666), path
+
+
+def write_whole(descriptor: int, content: bytes) -> None:
+    """Write all of it: the system may take less than it is given."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def entries(segment: Path) -> Iterator[dict[str, Any]]:
+    """Yield a segment's calls with `reply` as a Reply; report a torn last line, raise InputError at any other fault."""
+    with segment.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.endswith(b"\n"):  # only the last one can lack it
+                print(f"{segment}: the last line is torn ({len(line)} bytes) and was dropped", file=sys.stderr)
+                return
             try:
                 entry = json.loads(line)
-                self._replies[entry["key"]] = Reply(**entry["reply"])
+                entry["reply"] = Reply(**entry["reply"])
+                entry["key"]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{segment} line {number}: {error!r}, expected a stored call") from None
+            yield entry
+
+
+# --- the whole store, for scripts/llm_store.py ---
+
+
+def segments(root: Path) -> list[Path]:
+    """Return all engines' segments."""
+    return sorted(path for path in root.glob("*/*.jsonl") if path.parent.name != LEDGER)
+
+
+def misplaced(entry: dict[str, Any]) -> bool:
+    """Say whether a call's address is not that of its request, as after an edit by hand."""
+    # stores from before the engine's identity was written into each line cannot be checked
+    return "engine" in entry and Request(**entry["request"]).key(entry["engine"]) != entry["key"]
+
+
+def compact(folder: Path) -> tuple[int, int]:
+    """Join an engine's segments into one without repeated calls; return the numbers of segments and calls.
+
+    The new segment is whole on the disk before the old ones go, so a kill leaves calls twice, never none. Not while a
+    study runs: a process that is writing would go on with a segment that is gone.
+    """
+    old = sorted(folder.glob("*.jsonl"))
+    seen: set[str] = set()
+    digest = hashlib.sha256()
+    temporary = folder / "compacting.tmp"
+    with temporary.open("wb") as out:
+        for segment in old:
+            with segment.open("rb") as stream:
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        break
+                    key = json.loads(line)["key"]
+                    if key not in seen:
+                        seen.add(key)
+                        out.write(line)
+                        digest.update(line)
+        out.flush()
+        os.fsync(out.fileno())
+    # the name sorts before all others: what was stored first stays first
+    temporary.rename(folder / f"00000000T000000-{digest.hexdigest()[:12]}.jsonl")
+    for segment in old:
+        if segment.name != f"00000000T000000-{digest.hexdigest()[:12]}.jsonl":
+            segment.unlink()
+    return len(old), len(seen)

@@ -29,7 +29,7 @@ class Transformers:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.id = engine_id(student, adapter, batch_size)
-        self.group_size, self.batched = batch_size, True
+        self.group_size = batch_size
         self._context = read_lock(student)["context"]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(student.parent, padding_side="left")
         model: Any = AutoModelForCausalLM.from_pretrained(student.parent, dtype=torch.bfloat16)

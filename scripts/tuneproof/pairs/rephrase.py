@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered
@@ -15,6 +15,9 @@ _TOKENS_PER_QUESTION = 60
 class _Rephrased(BaseModel):
     model_config = ConfigDict(extra="forbid")
     questions: list[str]
+
+
+SHAPE = _Rephrased  # what a reply must be. Its name and fields are part of the address of every stored call.
 
 
 def requests(pairs: list[Pair], template: str, wordings: int) -> list[Request]:
@@ -39,10 +42,8 @@ def phrasings_from(pairs: list[Pair], answered: list[Answered], texts: dict[str,
     """
     phrasings = []
     for pair, answer in zip(pairs, answered, strict=True):
-        try:
-            candidates = _Rephrased.model_validate_json(answer.reply.text).questions
-        except ValidationError:
-            candidates = []
+        # a question whose reply came to nothing keeps its one wording
+        candidates = [] if answer.fault else _Rephrased.model_validate_json(answer.reply.text).questions
         seen = {_key(pair.question)}
         usable: list[str] = []
         for question in (c.strip() for c in candidates):

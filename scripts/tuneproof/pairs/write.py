@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from tuneproof.llm.calls import Request
-from tuneproof.llm.client import Answered
+from tuneproof.llm.client import Answered, failures
 from tuneproof.records import Chunk, Pair, content_id
 
 # Tokens that one pair may take in JSON: a sentence each of quote, question and answer. Seen: 60 to 110.
@@ -31,24 +31,24 @@ class _WrittenPairs(BaseModel):
     pairs: list[_Written]
 
 
+SHAPE = _WrittenPairs  # what a reply must be. Its name and fields are part of the address of every stored call.
+
+
 def requests(chunks: list[Chunk], template: str, pairs_per_chunk: int) -> list[Request]:
     """Return one request per chunk, with the JSON schema that the reply must have."""
     return [_request(chunk, template, pairs_per_chunk) for chunk in chunks]
 
 
 def pairs_from(chunks: list[Chunk], answered: list[Answered]) -> tuple[list[Pair], list[dict[str, str]]]:
-    """Return the written pairs, and the calls whose reply is not of the schema: call id, chunk, raw text, reason."""
+    """Return the written pairs, and the calls whose reply came to nothing: chunk, call id, reason, raw text."""
     pairs: list[Pair] = []
     failed: list[dict[str, str]] = []
     for chunk, answer in zip(chunks, answered, strict=True):
-        try:
-            written = _WrittenPairs.model_validate_json(answer.reply.text)
-        except ValidationError as error:
-            reason = "cut off at max_tokens" if answer.reply.finish_reason == "length" else error.errors()[0]["msg"]
-            failed.append(
-                {"call_id": answer.call_id, "chunk_id": chunk.id, "reason": reason, "text": answer.reply.text}
-            )
+        if answer.fault:
+            [failure] = failures([answer])
+            failed.append({"chunk_id": chunk.id, **failure})
             continue
+        written = _WrittenPairs.model_validate_json(answer.reply.text)
         for item in written.pairs:
             identity = content_id(chunk.id, item.question, item.answer)
             pairs.append(

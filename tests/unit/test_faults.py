@@ -1,0 +1,376 @@
+"""Providers fail in many ways; no answer that was paid for is lost, and none is paid for twice. Over real HTTP."""
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from llm_server import FaultServer
+
+from tuneproof.errors import InputError
+from tuneproof.llm import api
+from tuneproof.llm.budget import Account, Purse
+from tuneproof.llm.calls import Request
+from tuneproof.llm.client import complete
+from tuneproof.llm.store import Store
+from tuneproof.study import ApiLLM, Budget
+
+KEY = "sk-planted-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(FaultServer(*arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def request(n, max_tokens=8):
+    return Request([{"role": "user", "content": f"row {n}"}], max_tokens)
+
+
+def ask(server, folder, numbers, max_tokens=8, budget=None, backoff_s=0.01, **options):
+    llm = ApiLLM(engine="openai", model="tiny-1", base_url=server.url, key_env="K", **{"timeout_s": 10, **options})
+    purse = Purse(folder, Account("test", llm.model, "here"), budget or Budget(), llm.price)
+    provider = api.OpenAI(llm, purse, {"K": KEY}, backoff_s, random.Random(1))
+    requests = [n if isinstance(n, Request) else request(n, max_tokens) for n in numbers]
+    return complete(requests, provider.id, lambda: provider, Store(folder, provider.id), "test")
+
+
+def stored_lines(folder):
+    return [line for path in folder.glob("openai*/*.jsonl") for line in path.read_text().splitlines()]
+
+
+def once(*faults):
+    """What goes wrong with a row's first requests, before it is answered."""
+    return lambda row, attempt: faults[attempt] if attempt < len(faults) else None
+
+
+# --- 2,000 rows against everything at once ---
+
+PASSING = [
+    "429",
+    "429:0.01",
+    "500",
+    "502",
+    "503",
+    "503:0.05",
+    "reset",
+    "cut off",
+    "truncated",
+    "invalid",
+    "empty choices",
+]
+FINAL = ["content filter", "10 MB", "too long", "filtered request"]
+
+
+def test_two_thousand_rows_with_every_fault_are_answered_once_each(serve, tmp_path, capsys):
+    rng = random.Random(7)
+    plan = {f"row {n}": rng.choices(PASSING, k=rng.choice([0, 0, 0, 1, 1, 2, 3])) for n in range(2000)}
+    for n in range(0, 2000, 200):
+        plan[f"row {n}"].append("stall")
+    final = {f"row {n}": FINAL[n // 7 % 4] for n in range(3, 80, 7)}
+    plan["row 1500"] = ["wrong model"]
+
+    def fault(row, attempt):
+        return plan[row][attempt] if attempt < len(plan[row]) else final.get(row)
+
+    server = serve(fault)
+    options = {"max_concurrent": 64, "timeout_s": 4}
+    with pytest.raises(InputError, match="'tiny-2' answered, expected 'tiny-1'"):
+        ask(server, tmp_path, range(2000), **options)
+    before = len(stored_lines(tmp_path))
+    answered = ask(server, tmp_path, range(2000), **options)
+
+    assert [a.reply.text for a in answered if not a.fault and len(a.reply.text) < 99] == [
+        f"answer to row {n}" for n in range(2000) if f"row {n}" not in final
+    ]
+    assert sum(len(a.reply.text) == 10_000_000 for a in answered) == list(final.values()).count("10 MB")
+    refused = [a.fault for a in answered if a.fault]
+    assert len(refused) == sum(final[row] != "10 MB" for row in final)
+    assert sum("maximum context length" in f for f in refused) == list(final.values()).count("too long")
+    assert max(server.answers.values()) == 1, "no answer was paid for twice"
+    assert len(stored_lines(tmp_path)) == 2000
+    requests = sum(server.attempts.values())
+    assert all(server.attempts[row] <= len(faults) + 1 for row, faults in plan.items()), "one try per fault and answer"
+    again = ask(server, tmp_path, range(2000), **options)
+    assert [a.reply for a in again] == [a.reply for a in answered]
+    assert sum(server.attempts.values()) == requests, "what is known is not asked"
+    with capsys.disabled():
+        said = ", ".join(f"{name}: {n}" for name, n in sorted(server.said.items()))
+        print(f"\n2,000 rows, {before} of them before the wrong model stopped the run; {requests} requests ({said})")
+
+
+# --- one fault at a time ---
+
+
+@pytest.mark.parametrize("fault", [*PASSING, "429date"])
+def test_a_passing_fault_is_tried_again(serve, tmp_path, fault):
+    server = serve(once(fault))
+    [answered] = ask(server, tmp_path, [1])
+    assert answered.reply.text == "answer to row 1"
+    assert server.attempts["row 1"] == 2
+
+
+def test_a_stall_is_given_up_at_the_deadline_and_holds_up_no_other_row(serve, tmp_path):
+    server = serve(lambda row, attempt: "stall" if row == "row 0" and attempt == 0 else None)
+    began = time.monotonic()
+    ask(server, tmp_path, range(50), max_concurrent=4, timeout_s=1)
+    assert time.monotonic() - began < 5
+    assert server.sent["row 0"][0] > max(t for row, [t] in server.sent.items() if row != "row 0") + 0.2
+
+
+def test_a_row_that_fails_to_the_end_does_not_fail_the_others_and_is_all_that_the_next_run_asks(serve, tmp_path):
+    server = serve(lambda row, attempt: "500" if row == "row 3" else None)
+    with pytest.raises(InputError, match=r"1 of 10 calls got no answer.*InternalServerError 500.*run again") as error:
+        ask(server, tmp_path, range(10), retries=3)
+    assert KEY not in str(error.value)
+    assert server.attempts["row 3"] == 4, "the first try and three more"
+    assert len(stored_lines(tmp_path)) == 9
+    server.faults = lambda row, attempt: None
+    ask(server, tmp_path, range(10))
+    assert sum(server.attempts.values()) == 9 + 4 + 1
+
+
+@pytest.mark.parametrize("fault", ["401", "403", "404", "no money"])
+def test_a_fault_that_concerns_all_rows_ends_the_run_at_once_with_its_cause(serve, tmp_path, fault):
+    server = serve(lambda row, attempt: fault)
+    with pytest.raises(InputError, match=r"tiny-1 at 127\.0\.0\.1:\d+: \w+Error 4") as error:
+        ask(server, tmp_path, range(500), max_concurrent=4)
+    assert KEY not in str(error.value)
+    assert sum(server.attempts.values()) <= 4
+    assert stored_lines(tmp_path) == []
+
+
+def test_what_is_under_way_when_a_run_ends_is_waited_for_and_kept(serve, tmp_path):
+    server = serve(
+        lambda row, attempt: "wrong model" if row == "row 0" else None, delay=lambda row: 0 if row == "row 0" else 0.3
+    )
+    with pytest.raises(InputError, match="tiny-2"):
+        ask(server, tmp_path, range(100), max_concurrent=8)
+    assert 0 < sum(server.answers.values()) == len(stored_lines(tmp_path)) < 20
+
+
+def test_a_row_that_is_too_long_is_refused_once_and_the_refusal_is_kept(serve, tmp_path):
+    server = serve(lambda row, attempt: "too long" if row == "row 0" else None)
+    for _ in range(2):
+        answered = ask(server, tmp_path, range(3))
+        assert "maximum context length is 8 tokens" in answered[0].fault
+        assert [a.fault for a in answered[1:]] == ["", ""]
+    assert sum(server.attempts.values()) == 3
+
+
+def test_when_the_provider_takes_no_request_at_all_that_is_no_fault_of_the_rows(serve, tmp_path):
+    server = serve(lambda row, attempt: "400")
+    with pytest.raises(InputError, match="BadRequestError 400"):
+        ask(server, tmp_path, range(500), max_concurrent=4)
+    assert sum(server.attempts.values()) < 16
+    with pytest.raises(InputError, match="BadRequestError 400"):
+        ask(server, tmp_path, [1])
+    assert stored_lines(tmp_path) == []
+
+
+# --- what other clients get wrong ---
+
+
+def test_retry_after_is_waited_for_by_all_rows(serve, tmp_path):
+    server = serve(once("429:1.5"))
+    began = time.monotonic()
+    ask(server, tmp_path, [1])
+    assert time.monotonic() - began >= 1.5
+    server.faults = lambda row, attempt: "429:1" if row == "row 10" and attempt == 0 else None
+    server.times.clear()
+    server.delay = 0.02
+    ask(server, tmp_path, range(10, 60), max_concurrent=2)
+    gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
+    assert max(gaps) > 0.9, "nobody asks while the provider wants to be left alone"
+
+
+def test_a_failed_row_is_tried_again_while_the_others_go_on_not_after_them(serve, tmp_path):
+    server = serve(lambda row, attempt: "500" if row == "row 0" and attempt == 0 else None, delay=0.02)
+    ask(server, tmp_path, range(100), max_concurrent=4)
+    order = sorted(server.sent, key=lambda row: server.sent[row][0])
+    assert order.index("row 0") < 30
+
+
+def test_a_slow_call_holds_up_no_other(serve, tmp_path):
+    server = serve(delay=lambda row: 1.5 if row == "row 0" else 0.01)
+    ask(server, tmp_path, range(200), max_concurrent=8)
+    assert max(t for row, [t] in server.sent.items() if row != "row 0") < server.sent["row 0"][0]
+
+
+def test_more_faults_than_two_in_a_row_lose_nothing(serve, tmp_path):
+    server = serve(once("500", "reset", "502", "429", "503"))
+    assert len(ask(server, tmp_path, range(20))) == 20
+
+
+def test_too_many_is_no_failed_try(serve, tmp_path):
+    server = serve(once(*["429"] * 12))
+    assert ask(server, tmp_path, [1], retries=0, backoff_s=0.001)
+    with pytest.raises(InputError, match="RateLimitError 429"):
+        ask(server, tmp_path, [2], patience_min=1e-4, backoff_s=0.01)
+
+
+# --- limits ---
+
+
+def test_concurrency_falls_when_told_too_many_and_rises_again(serve, tmp_path):
+    server = serve(lambda row, attempt: "429" if server.under_way > 8 else None, delay=0.02)
+    ask(server, tmp_path, range(300), max_concurrent=64)
+    refused = server.said["429"]
+    assert refused < 200, f"{refused} refusals: most of 64 at once would be refused in every round"
+    assert server.most_under_way >= 64
+    assert max(server.answers.values()) == 1
+
+
+def test_requests_per_minute_are_kept(serve, tmp_path):
+    server = serve()
+    ask(server, tmp_path, range(66), requests_per_minute=60)
+    spent = server.times[-1] - server.times[0]
+    assert 5 < spent < 12, "sixty at once, then one a second"
+
+
+def test_limits_are_learned_from_headers(serve, tmp_path):
+    server = serve(delay=0.01)
+    server.headers = {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "6s",
+    }
+    ask(server, tmp_path, range(8), max_concurrent=2)
+    assert 0.4 < server.times[-1] - server.times[0] < 3, "sixty in six seconds: ten a second"
+
+
+def test_a_run_that_is_told_to_end_keeps_what_is_under_way(serve, tmp_path, root):
+    server = serve(delay=0.3)
+    with client_process(root, server, tmp_path, 500, 8) as process:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        pid = int(process.stdout.readline())
+        wait_for(lambda: sum(server.answers.values()) >= 16)
+        os.kill(pid, signal.SIGTERM)
+        said = process.stdout.readline()
+        process.stdin.close()
+    assert "ended by SIGTERM" in said
+    assert sum(server.answers.values()) == len(stored_lines(tmp_path)) < 100
+    assert all(server.attempts[row] == server.answers[row] == 1 for row in server.attempts)
+
+
+# --- kills ---
+
+# Imports once, then forks a client per line that it reads: a start takes no second.
+CLIENT = """
+import os, sys
+from pathlib import Path
+import aiohttp, httpx2, openai, test_faults as t
+from types import SimpleNamespace
+from tuneproof.errors import InputError
+for line in sys.stdin:
+    if pid := os.fork():
+        print(pid, flush=True)
+        os.waitpid(pid, 0)
+        continue
+    try:
+        server, folder, rows, concurrent = SimpleNamespace(url=sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])
+        t.ask(server, folder, range(rows), max_concurrent=concurrent)
+        print("done", flush=True)
+    except InputError as error:
+        print(error, flush=True)
+    os._exit(0)
+"""
+
+
+def client_process(root, server, folder, rows, concurrent):
+    path = os.pathsep.join(str(root / part) for part in ("scripts", "tests", "tests/unit"))
+    return subprocess.Popen(
+        [sys.executable, "-c", CLIENT, server.url, str(folder), str(rows), str(concurrent)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def wait_for(condition, seconds=30):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+def test_killed_25_times_every_answered_call_is_answered_once(serve, tmp_path, root, capsys):
+    rng = random.Random(3)
+    server = serve(delay=lambda row: rng.uniform(0.02, 0.08))
+    kills = []
+    with client_process(root, server, tmp_path, 500, 16) as process:
+        for n in range(1, 27):
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            pid = int(process.stdout.readline())
+            if n > 25:
+                assert process.stdout.readline() == "done\n"
+                break
+            goal = sum(server.answers.values()) + rng.randint(1, 30)
+            wait_for(lambda goal=goal: sum(server.answers.values()) >= goal)
+            os.kill(pid, signal.SIGKILL)
+            kills.append(time.monotonic())
+        process.stdin.close()
+    keys = [json.loads(line)["key"] for line in stored_lines(tmp_path)]
+    assert len(keys) == len(set(keys)) == 500, "every row is in the store, once"
+    # A call that was under way at a kill is asked again; its answer may just have been sent. One that had been there
+    # for longer is in the store and never asked for again.
+    # (No answer to the next client can come earlier than 20 ms after the kill.)
+    repeated = [sent for times in server.sent.values() for sent in times[:-1]]
+    early = [next((kill - sent for kill in kills if -0.02 < kill - sent < 0.05), None) for sent in repeated]
+    assert None not in early, "an answered call was asked again"
+    early = [seconds for seconds in early if seconds > 0]
+    with capsys.disabled():
+        requests = sum(server.attempts.values())
+        print(
+            f"\n25 kills: 500 rows, {requests} requests, {requests - 500} of them for calls that were under way at a "
+            f"kill; {len(early)} answers were on the wire then, sent up to {1000 * max([*early, 0]):.0f} ms before"
+        )
+
+
+# --- the key ---
+
+
+def test_no_file_and_no_message_holds_the_key(serve, tmp_path, capfd):
+    server = serve(once("500", "429", "invalid"))
+    server.content = lambda body: "an answer"
+    ask(server, tmp_path, range(5))
+    server.faults = lambda row, attempt: "400" if row == "row 7" else "401" if row == "row 9" else None
+    ask(server, tmp_path, [6, 7], max_concurrent=1)
+    with pytest.raises(InputError) as error:
+        ask(server, tmp_path, [9])
+    assert server.keys == {f"Bearer {KEY}"}
+    assert any("<key>" in line for line in stored_lines(tmp_path)), "the refusal repeated it"
+    captured = capfd.readouterr()
+    everything = [captured.out, captured.err, str(error.value), repr(error.value)]
+    everything += [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(re.search(KEY, text) for text in everything)
+
+
+def test_nothing_of_the_event_loop_is_left_behind(serve, tmp_path):
+    ask(serve(), tmp_path, range(3))
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
