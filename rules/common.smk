@@ -40,8 +40,9 @@ MODEL_LOCKS = sorted(
 KEEP_MEMORY = (
     "GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000"
 )
-# As a global, not as a parameter of a rule: a new budget or another mode is no reason to run a job again.
+# Not a parameter of the rules that ask an LLM: a new budget or another mode is no reason to run a job again.
 CALLS = json.dumps(CONFIG.calls.model_dump(mode="json"))
+shell.prefix("set -euo pipefail; export TUNEPROOF_CALLS={CALLS:q}; ")
 CRAWLS = [
     f"resources/corpora/{name}/crawl.warc.gz"
     for name in CORPORA

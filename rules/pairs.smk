@@ -29,7 +29,7 @@ rule write_pairs:
         llm=llm_section,
     shell:
         "exec python scripts/write_pairs.py --chunks {input.chunks} --spec {params.spec:q} --llm {params.llm:q}"
-        " --model {input.model} --prompt {input.prompt} --store store/llm --calls {CALLS:q} --out {output.written}"
+        " --model {input.model} --prompt {input.prompt} --store store/llm --out {output.written}"
         " --failed {output.unusable} --usage {output.usage} 2> {log}"
 
 
@@ -89,7 +89,7 @@ rule rephrase_questions:
     shell:
         "exec python scripts/rephrase_questions.py --pairs {input.pairs} --chunks {input.chunks}"
         " --phrasings {params.phrasings} --llm {params.llm:q} --model {input.model} --prompt {input.prompt}"
-        " --store store/llm --calls {CALLS:q} --out {output.phrasings}"
+        " --store store/llm --out {output.phrasings}"
         " --failed {output.unusable} --max-failed {params.max_failed} --usage {output.usage} 2> {log}"
 
 

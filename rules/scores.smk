@@ -52,7 +52,7 @@ rule judge:
     shell:
         "exec python scripts/judge.py --answers {input.answers} --tests {input.tests} --name {wildcards.judge}"
         " --scoring {params.scoring} --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm"
-        " --calls {CALLS:q} --out {output.scores} --usage {output.usage} 2> {log}"
+        " --out {output.scores} --usage {output.usage} 2> {log}"
 
 
 rule tabulate_scores:

@@ -8,6 +8,7 @@ The score is the mean of the judge's distribution over 1 to 5 (`expected`), or t
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,11 @@ def main() -> None:
     parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="rubric prompt")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
-    parser.add_argument("--calls", default="{}", help="the `calls` section of the configuration, as JSON")
+    parser.add_argument(
+        "--calls",
+        default=os.environ.get("TUNEPROOF_CALLS", "{}"),
+        help="the `calls` section of the configuration, as JSON; default: $TUNEPROOF_CALLS",
+    )
     parser.add_argument("--out", required=True, type=Path, help="scores to write (JSON Lines)")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()

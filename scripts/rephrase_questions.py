@@ -9,6 +9,7 @@ testing. A wording that loses or adds a name is dropped.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from tuneproof.errors import report_errors
@@ -24,7 +25,11 @@ def main() -> None:
     parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with {n} and {question}")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
-    parser.add_argument("--calls", default="{}", help="the `calls` section of the configuration, as JSON")
+    parser.add_argument(
+        "--calls",
+        default=os.environ.get("TUNEPROOF_CALLS", "{}"),
+        help="the `calls` section of the configuration, as JSON; default: $TUNEPROOF_CALLS",
+    )
     parser.add_argument("--out", required=True, type=Path, help="phrasings to write (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
     parser.add_argument("--max-failed", required=True, type=float, help="their share above which to stop")

@@ -8,6 +8,7 @@ share is above `max_failed`.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from tuneproof.errors import report_errors
@@ -22,7 +23,11 @@ def main() -> None:
     parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with {n}, {title}, {text}")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
-    parser.add_argument("--calls", default="{}", help="the `calls` section of the configuration, as JSON")
+    parser.add_argument(
+        "--calls",
+        default=os.environ.get("TUNEPROOF_CALLS", "{}"),
+        help="the `calls` section of the configuration, as JSON; default: $TUNEPROOF_CALLS",
+    )
     parser.add_argument("--out", required=True, type=Path, help="pairs to write (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
