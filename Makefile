@@ -17,7 +17,7 @@ BASE ?= docker
 RUN_STUDY = python scripts/run_study.py
 SNAKEMAKE = $(RUN_STUDY) --profile profiles/local
 
-.PHONY: help demo setup test lint format schema report dag plan lock image images resume stage test-cluster clean
+.PHONY: help demo setup test lint format schema report dag plan estimate bench-llm lock image images resume stage test-cluster clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -67,8 +67,14 @@ dag: .venv/installed  ## draw the rules of STUDY by where they run: docs/dag.mmd
 	@python scripts/draw_dag.py --study $(STUDY) --profile profiles/slurm --out docs \
 		--name $(if $(filter config.yaml,$(STUDY)),dag,dag-$(basename $(notdir $(STUDY))))
 
+estimate: .venv/installed  ## calls, tokens, dollars and GPU hours of STUDY, without a single call; the report then compares
+	@python scripts/plan_study.py --study $(STUDY) --profile profiles/$(or $(PROFILE),local) --estimate results/estimate.json
+
 plan: .venv/installed  ## what STUDY would cost with PROFILE (local, slurm), before anything runs
 	@python scripts/plan_study.py --study $(STUDY) --profile profiles/$(or $(PROFILE),local)
+
+bench-llm: .venv/installed  ## our client for API models beside others, on a stub server: benchmarks/llm.json
+	python benchmarks/llm.py --long 100000
 
 report: .venv/installed  ## Snakemake's own report, with captions
 	snakemake --report results/snakemake-report.html

@@ -141,7 +141,13 @@ rule write_report:
         figures=lambda w, input: [
             f"{os.path.basename(p).removesuffix('.svg')}={p}" for p in input.figures
         ],
+        # of `make estimate`, which one may have run or not
+        estimate=(
+            "--estimate results/estimate.json"
+            if os.path.exists("results/estimate.json")
+            else ""
+        ),
     shell:
         "exec python scripts/write_report.py --config {input.study} --manifest {input.manifest} --scores {input.scores} --rows {input.rows}"
         " --figure {params.figures} --funnel {input.funnels} --retrieval {input.retrievals} --cost {input.costs}"
-        " --usage {input.usages} --template {input.template} --out {output.html} 2> {log}"
+        " --usage {input.usages} {params.estimate} --template {input.template} --out {output.html} 2> {log}"

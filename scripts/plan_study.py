@@ -1,6 +1,7 @@
 """Print what a study would cost before anything runs: per rule its jobs, hours, calls, tokens, dollars and disk.
 
     python scripts/plan_study.py --study studies/x.yaml --profile profiles/slurm [--json plan.json]
+        [--estimate results/estimate.json]
 
 The jobs are those that Snakemake would run now with that profile: what is done is not planned again.
 """
@@ -24,23 +25,26 @@ def main() -> None:
     parser.add_argument("--study", required=True, type=Path, help="YAML file that is laid over config.yaml")
     parser.add_argument("--profile", required=True, type=Path, help="folder of the profile, e.g. profiles/slurm")
     parser.add_argument("--json", type=Path, help="write the plan as JSON too")
+    parser.add_argument(
+        "--estimate", type=Path, help="plan the whole study, done or not, and keep it here for the report (JSON)"
+    )
     args = parser.parse_args()
 
     from tuneproof import plan
     from tuneproof.records import write_json
 
-    config, jobs = dry_run(args.study, args.profile)
+    config, jobs = dry_run(args.study, args.profile, forceall=args.estimate is not None)
     if not jobs:
         print(f"{config.study.name}: nothing is left to do")
         return
     sizes = {d: plan.sizes_of(config, d, counted_rows(config, d)) for d in config.study.datasets}
     lines = plan.plan(config, jobs, sizes)
-    print(f"{config.study.name} with {args.profile}: {len(jobs)} jobs are left to do\n")
+    print(f"{config.study.name} with {args.profile}: {len(jobs)} jobs{'' if args.estimate else ' are left to do'}\n")
     print(plan.table(lines))
     print("\n" + "\n".join(f"- {note}." for note in plan.notes(config, lines, sizes)))
     print("\nAssumptions:\n\n" + "\n".join(f"- {assumption}" for assumption in plan.assumptions(lines)))
-    if args.json:
-        write_json(args.json, plan.as_json(config, lines, sizes))
+    for path in filter(None, (args.json, args.estimate)):
+        write_json(path, plan.as_json(config, lines, sizes))
 
 
 def dry_run(study: Path, profile: Path, forceall: bool = False) -> "tuple[Config, list[Job]]":

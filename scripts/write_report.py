@@ -28,6 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--retrieval", nargs="+", default=[], type=Path, help="retrieval counts (JSON)")
     parser.add_argument("--cost", nargs="*", default=[], type=Path, help="Snakemake's benchmark files (TSV)")
     parser.add_argument("--usage", nargs="*", default=[], type=Path, help="calls and tokens of each stage (JSON)")
+    parser.add_argument("--estimate", type=Path, help="what the study was expected to take (JSON)")
     parser.add_argument("--template", required=True, type=Path, help="the page's template")
     parser.add_argument("--out", required=True, type=Path, help="report to write (HTML)")
     return parser.parse_args()
@@ -70,6 +71,7 @@ def main() -> None:
             retrieval=[read_json(path) for path in args.retrieval],
             costs={path.as_posix().partition("costs/")[2] or path.name: read_table(path, "\t") for path in args.cost},
             usage=[read_json(path) for path in args.usage],
+            estimate=read_json(args.estimate) if args.estimate else None,
         ),
     )
     with atomic_write(args.out) as stream:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tuneproof.llm.budget import dollars as dollars_for
 from tuneproof.scores.judge import FEEDBACK_TOKENS
 from tuneproof.study import ApiLLM, Config, LoRA, ModelSpec
 
@@ -319,9 +320,8 @@ def _calls(config: Config, name: str, job: Job, calls: int, prompt: float, compl
     llm = config.llms[name]
     disk = calls * STORED_CALL.value
     if isinstance(llm, ApiLLM):
-        dollars = None
-        if llm.price:
-            dollars = calls * (prompt * llm.price.input + completion * llm.price.output) / 1e6
+        # nothing is taken off for prompts that the provider caches: whether it does, it says only afterwards
+        dollars = calls * dollars_for(prompt, 0, completion, llm.price, llm.batch) if llm.price else None
         seconds = START.value + calls * (API_LATENCY.value + completion / API_WRITES.value) / llm.max_concurrent
         return Cost(seconds, calls, prompt, completion, dollars, disk)
     slower = weights_of(config.models[llm.model]) / LLM_WEIGHTS * 2 / max(job.threads, 1)
@@ -448,9 +448,24 @@ def notes(config: Config, lines: Sequence[Line], sizes: Mapping[str, Sizes]) -> 
     ]
     sentences.append("hours: the jobs one after the other; calls that the store already holds are not taken off")
     unpriced = sorted(n for n, llm in config.llms.items() if isinstance(llm, ApiLLM) and not llm.price)
+    if budget := over_budget(config, lines):
+        sentences.append(budget)
     if unpriced:
         sentences.append(f"no dollars for {', '.join(unpriced)}: the configuration has no price")
     return sentences
+
+
+def over_budget(config: Config, lines: Sequence[Line]) -> str:
+    """Return a sentence where the calls to APIs are expected to take more than the budget; empty where not."""
+    calling = [line for line in lines if API in line.where]
+    tokens = sum(line.tokens_in + line.tokens_out for line in calling)
+    dollars = sum(line.dollars or 0 for line in calling)
+    budget = config.calls.budget
+    if budget.dollars is not None and dollars > budget.dollars:
+        return f"calls.budget.dollars: ${budget.dollars:g} is less than the ${dollars:.2f} expected: the run will stop"
+    if budget.tokens is not None and tokens > budget.tokens:
+        return f"calls.budget.tokens: {budget.tokens:,} is less than the {tokens:,} expected: the run will stop"
+    return ""
 
 
 def _of_chunks(config: Config, dataset: str, size: Sizes) -> str:

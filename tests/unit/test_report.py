@@ -217,6 +217,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.tsv").write_text(f"s\tmax_rss\tcpu_time\n{cells}\n")
     usage = {"stage": "write pairs", "llm": "qwen", "calls": 52, "prompt_tokens": 41000, "completion_tokens": 18200}
     (folder / "pairs.usage.json").write_text(json.dumps(usage))
+    line = {"rule": "write_pairs", "calls": 50, "tokens_in": 40000, "tokens_out": 20000, "dollars": None, "hours": 0.1}
+    (folder / "estimate.json").write_text(json.dumps({"lines": [line]}))
     return folder
 
 
@@ -247,7 +249,8 @@ def html(inputs: Path, drawn: Path) -> str:
         "--scores", inputs / "scores.csv",
         "--rows", inputs / "rows.jsonl", "--figure", *(f"{n}={drawn / n}.svg" for n in page.FIGURES),
         "--funnel", inputs / "funnel.json", "--retrieval", inputs / "retrieval.json", "--cost", *inputs.glob("*.tsv"),
-        "--usage", inputs / "pairs.usage.json", "--template", TEMPLATE, "--out", inputs / "report.html",
+        "--usage", inputs / "pairs.usage.json", "--estimate", inputs / "estimate.json",
+        "--template", TEMPLATE, "--out", inputs / "report.html",
     )  # fmt: skip
     return (inputs / "report.html").read_text(encoding="utf-8")
 
@@ -366,3 +369,9 @@ def test_page_stands_without_optional_inputs() -> None:
     sources = page.Sources(config, MANIFEST, study((0.1, 0.2), None), [], {}, [], [], {}, [])
     html = page.render(TEMPLATE.read_text(encoding="utf-8"), sources)
     assert "No job was measured" in html and "made without the figure" in html
+
+
+def test_expected_stands_beside_actual(html: str) -> None:
+    table = html[html.index("Expected and actual") :]
+    cells = [re.sub(r"\D", "", c) for c in re.findall(r'<td class="num">([^<]*)</td>', table)[:4]]
+    assert cells == ["50", "52", "60000", "59200"]

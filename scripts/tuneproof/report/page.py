@@ -52,6 +52,7 @@ class Sources:
     retrieval: list[dict[str, Any]]
     costs: dict[str, list[dict[str, str]]]
     usage: list[dict[str, Any]]
+    estimate: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def render(template: str, sources: Sources) -> str:
         costs=costs,
         total=total_cost(costs),
         usage=usage_table(sources.usage),
+        estimate=estimate_table(sources.estimate, usage_table(sources.usage), costs),
     )
 
 
@@ -271,8 +273,8 @@ def total_cost(costs: Sequence[Cost]) -> Cost:
 
 
 def usage_table(files: Iterable[Row]) -> list[dict[str, Any]]:
-    """Calls and tokens by stage and LLM."""
-    sums: dict[tuple[str, str], dict[str, int]] = {}
+    """Calls, tokens and dollars by stage and LLM."""
+    sums: dict[tuple[str, str], dict[str, float]] = {}
     for file in files:
         line = sums.setdefault((file["stage"], file["llm"]), dict.fromkeys(_USAGE, 0))
         for name in _USAGE:
@@ -280,7 +282,36 @@ def usage_table(files: Iterable[Row]) -> list[dict[str, Any]]:
     return [{"stage": stage, "llm": llm, **line} for (stage, llm), line in sums.items()]
 
 
-_USAGE = ("calls", "prompt_tokens", "completion_tokens")
+_USAGE = ("calls", "prompt_tokens", "completion_tokens", "dollars", "repairs", "unusable")
+
+
+def estimate_table(
+    estimate: Row | None, usage: Sequence[Mapping[str, Any]], costs: Sequence[Cost]
+) -> list[dict[str, Any]]:
+    """Expected against actual by rule: calls, tokens, dollars, hours; each a pair, actual None where not measured."""
+    actual: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(("calls", "tokens", "dollars"), 0))
+    for line in usage:
+        # a stage begins with its rule's name in words: "judge qwen", "write pairs"
+        rule = next((r for r in _CALLING if line["stage"].startswith(r.replace("_", " "))), None)
+        if rule:
+            actual[rule]["calls"] += line["calls"]
+            actual[rule]["tokens"] += line["prompt_tokens"] + line["completion_tokens"]
+            actual[rule]["dollars"] += line["dollars"]
+    hours = {cost.rule: cost.seconds / 3600 for cost in costs}
+    return [
+        {
+            "rule": line["rule"],
+            "calls": (line["calls"], actual[line["rule"]]["calls"]),
+            "tokens": (line["tokens_in"] + line["tokens_out"], actual[line["rule"]]["tokens"]),
+            "dollars": (line["dollars"] or 0.0, actual[line["rule"]]["dollars"]),
+            "hours": (line["hours"], hours.get(line["rule"])),
+        }
+        for line in (estimate or {"lines": []})["lines"]
+        if line["calls"] or line["rule"] in hours
+    ]
+
+
+_CALLING = ("write_pairs", "rephrase_questions", "answer", "judge")
 
 
 def plain(value: float | None) -> str:
