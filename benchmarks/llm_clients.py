@@ -33,7 +33,6 @@ def ours(url: str, rows: int, concurrency: int, folder: Path) -> Callable[[], li
     """This repository's client as the scripts use it, with its store on."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
     import aiohttp  # noqa: F401
-    import httpx2  # noqa: F401
     import openai  # noqa: F401
 
     from tuneproof.llm.calls import Request

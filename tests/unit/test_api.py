@@ -172,7 +172,7 @@ def test_a_refusal_is_one_sentence_without_the_key(endpoint, tmp_path):
     with pytest.raises(InputError) as error:
         ask(endpoint, tmp_path, [request()])
     assert "tiny-1 at 127.0.0.1" in str(error.value)
-    assert "AuthenticationError" in str(error.value)
+    assert "HTTP status 401" in str(error.value)
     assert KEY not in str(error.value)
 
 

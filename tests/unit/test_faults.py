@@ -140,7 +140,7 @@ def test_a_stall_is_given_up_at_the_deadline_and_holds_up_no_other_row(serve, tm
 
 def test_a_row_that_fails_to_the_end_does_not_fail_the_others_and_is_all_that_the_next_run_asks(serve, tmp_path):
     server = serve(lambda row, attempt: "500" if row == "row 3" else None)
-    with pytest.raises(InputError, match=r"1 of 10 calls got no answer.*InternalServerError 500.*run again") as error:
+    with pytest.raises(InputError, match=r"1 of 10 calls got no answer.*HTTP status 500.*run again") as error:
         ask(server, tmp_path, range(10), retries=3)
     assert KEY not in str(error.value)
     assert server.attempts["row 3"] == 4, "the first try and three more"
@@ -153,7 +153,7 @@ def test_a_row_that_fails_to_the_end_does_not_fail_the_others_and_is_all_that_th
 @pytest.mark.parametrize("fault", ["401", "403", "404", "no money"])
 def test_a_fault_that_concerns_all_rows_ends_the_run_at_once_with_its_cause(serve, tmp_path, fault):
     server = serve(lambda row, attempt: fault)
-    with pytest.raises(InputError, match=r"tiny-1 at 127\.0\.0\.1:\d+: \w+Error 4") as error:
+    with pytest.raises(InputError, match=r"tiny-1 at 127\.0\.0\.1:\d+: HTTP status 4") as error:
         ask(server, tmp_path, range(500), max_concurrent=4)
     assert KEY not in str(error.value)
     assert sum(server.attempts.values()) <= 4
@@ -180,10 +180,10 @@ def test_a_row_that_is_too_long_is_refused_once_and_the_refusal_is_kept(serve, t
 
 def test_when_the_provider_takes_no_request_at_all_that_is_no_fault_of_the_rows(serve, tmp_path):
     server = serve(lambda row, attempt: "400")
-    with pytest.raises(InputError, match="BadRequestError 400"):
+    with pytest.raises(InputError, match="HTTP status 400"):
         ask(server, tmp_path, range(500), max_concurrent=4)
     assert sum(server.attempts.values()) < 16
-    with pytest.raises(InputError, match="BadRequestError 400"):
+    with pytest.raises(InputError, match="HTTP status 400"):
         ask(server, tmp_path, [1])
     assert stored_lines(tmp_path) == []
 
@@ -225,7 +225,7 @@ def test_more_faults_than_two_in_a_row_lose_nothing(serve, tmp_path):
 def test_too_many_is_no_failed_try(serve, tmp_path):
     server = serve(once(*["429"] * 12))
     assert ask(server, tmp_path, [1], retries=0, backoff_s=0.001)
-    with pytest.raises(InputError, match="RateLimitError 429"):
+    with pytest.raises(InputError, match="HTTP status 429"):
         ask(server, tmp_path, [2], patience_min=1e-4, backoff_s=0.01)
 
 

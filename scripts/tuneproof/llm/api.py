@@ -1,8 +1,9 @@
 """Chat completions over HTTP: OpenAI's endpoint, or any other that speaks its protocol (`base_url`).
 
-The `openai` package builds and sends each request, over its aiohttp transport; its own retries are off, because two
-of them lose rows, and its parsing is left out, because it takes more processor time than everything else. Rows are
-independent of one another: a slow or failing one holds up none, and each is stored when its answer is there.
+The `openai` package says where to ask and with which headers, organisation and key among them; the requests go out
+through aiohttp, which is what the package's own fast transport stands on, because the package's layers over it take
+four fifths of the processor time (benchmarks/llm.json) and its two retries lose rows. Rows are independent of one
+another: a slow or failing one holds up none, and each is stored when its answer is there.
 
 A cause that concerns all rows (the key, the model's name, an empty account) ends the job at once, and what is under
 way is waited for and kept. A row that the provider refuses is answered with that refusal. All else is tried again.
@@ -11,6 +12,7 @@ way is waited for and kept. A row that the provider refuses is answered with tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import json
 import math
@@ -105,8 +107,8 @@ class OpenAI:
     async def _answer_each(
         self, asked: Mapping[str, Request], keep: Callable[[str, Reply], object], sync: Callable[[], object]
     ) -> dict[str, str]:
-        async with client_of(self._llm, self._key) as client:
-            run = _Run(self._llm, self._purse, client, keep, self._backoff_s, self._rng, self._key)
+        async with _session(self._llm, self._key) as session:
+            run = _Run(self._llm, self._purse, session, keep, self._backoff_s, self._rng, self._key)
             syncing = asyncio.create_task(_sync_often(sync))
             try:
                 return await run.to_the_end(asked)
@@ -116,15 +118,20 @@ class OpenAI:
                 sync()
 
 
-def client_of(llm: ApiLLM, key: str) -> Any:
-    """Return the package's client without retries of its own."""
-    import httpx2
+def _session(llm: ApiLLM, key: str) -> Any:
+    """Return an HTTP session that knows the endpoint, with the headers that the package would send."""
+    import aiohttp
     import openai
 
-    limits = httpx2.Limits(max_connections=llm.max_concurrent, max_keepalive_connections=llm.max_concurrent)
-    http = openai.DefaultAioHttpClient(limits=limits)
-    return openai.AsyncOpenAI(
-        api_key=key, base_url=llm.base_url, max_retries=0, timeout=llm.timeout_s, http_client=http
+    package = openai.AsyncOpenAI(api_key=key, base_url=llm.base_url)
+    said = {**package.default_headers, **package.auth_headers}
+    return aiohttp.ClientSession(
+        str(package.base_url),
+        headers={name: value for name, value in said.items() if isinstance(value, str)},
+        connector=aiohttp.TCPConnector(limit=llm.max_concurrent),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=llm.timeout_s),
+        trust_env=True,  # a proxy that the environment names
     )
 
 
@@ -141,14 +148,14 @@ class _Run:
         self,
         llm: ApiLLM,
         purse: Purse,
-        client: Any,
+        session: Any,
         keep: Callable[[str, Reply], object],
         backoff_s: float,
         rng: Random,
         key: str,
     ) -> None:
         now = time.monotonic()
-        self._llm, self._purse, self._client, self._keep = llm, purse, client, keep
+        self._llm, self._purse, self._session, self._keep = llm, purse, session, keep
         self._backoff_s, self._rng, self._key = backoff_s, rng, key
         self._pace = Pace(llm.max_concurrent)
         self._requests, self._tokens = Bucket(llm.requests_per_minute, now), Bucket(llm.tokens_per_minute, now)
@@ -229,42 +236,37 @@ class _Run:
 
     async def _try(self, row: _Row) -> None:
         """Send a row once and see what becomes of it."""
-        import httpx2
-        import openai
+        import aiohttp
 
         sent = time.monotonic()
         if math.isnan(row.first_sent):
             row.first_sent = sent
         content = json.dumps({"model": self._llm.model, **arguments(self._llm, row.request)}).encode()
-        reply, cause, billed, pause = None, "", True, None
+        reply, cause, billed, pause, too_many = None, "", True, None, False
         try:
-            async with asyncio.timeout(self._llm.timeout_s):
-                response = await self._client.post(
-                    "/chat/completions", cast_to=httpx2.Response, content=content, options=_JSON
-                )
+            async with self._session.post("chat/completions", data=content) as response:
+                said = await response.read()
             learn(self._requests, self._tokens, response.headers, time.monotonic())
-            reply = reply_of(row.request, json.loads(response.content))
-        except (TimeoutError, openai.APITimeoutError):
+            if response.status >= 300:
+                billed, too_many = False, response.status == 429
+                cause, code = _refused(response, said, self._key)
+                pause = retry_after(response.headers, time.time()) if response.status in (429, 503) else None
+                reply = self._refusal(response.status, code, cause)
+            else:
+                reply = reply_of(row.request, json.loads(said))
+        except TimeoutError:
             cause = f"no answer within {self._llm.timeout_s:g} s"
-        except openai.APIConnectionError as error:
-            cause = _short(f"{type(error.__cause__).__name__}: {error.__cause__}", self._key)
-            billed = not isinstance(error.__cause__, httpx2.ConnectError)
-        except openai.APIStatusError as error:
-            billed = False
-            learn(self._requests, self._tokens, error.response.headers, time.monotonic())
-            cause = _short(f"{type(error).__name__} {error.status_code}: {error}", self._key)
-            reply = self._refusal(error, cause)
-            if error.status_code in (429, 503):
-                pause = retry_after(error.response.headers, time.time())
-            if error.status_code == 429:
-                self._pace.refused(time.monotonic(), pause)
-                row.told_to_wait += 1
+        except aiohttp.ClientError as error:
+            cause = _short(f"{type(error).__name__}: {error}", self._key)
+            billed = not isinstance(error, aiohttp.ClientConnectorError)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             cause = f"the answer is no chat completion ({type(error).__name__}: {error})"[:200]
         finally:
             self._purse.settle(row.worst, reply, billed)
+        if too_many:
+            self._pace.refused(time.monotonic(), pause)
         if reply is None:
-            self._again(row, cause, pause)
+            self._again(row, cause, pause, too_many)
             return
         self._tokens.take(reply.prompt_tokens + reply.completion_tokens - row.tokens, time.monotonic())
         if reply.finish_reason != REFUSED:
@@ -292,9 +294,8 @@ class _Run:
     def _for_all(self, cause: str) -> InputError:
         return InputError(f"{self._llm.model} at {host_of(self._llm)}: {cause}")
 
-    def _refusal(self, error: Any, cause: str) -> Reply | None:
+    def _refusal(self, status: int, code: str, cause: str) -> Reply | None:
         """Return a refusal that concerns the row alone, None where another try may help; raise where none can."""
-        status, code = error.status_code, str(error.code or "")
         if status in (408, 409, 425) or status >= 500 or (status == 429 and code != "insufficient_quota"):
             return None
         if code in ("content_filter", "content_policy_violation"):
@@ -303,14 +304,14 @@ class _Run:
             raise self._for_all(cause) from None
         return Reply("", 0, 0, REFUSED, error=cause)
 
-    def _again(self, row: _Row, cause: str, pause: float | None) -> None:
+    def _again(self, row: _Row, cause: str, pause: float | None, too_many: bool) -> None:
+        """Have a row wait for another try, or give it up."""
         now = time.monotonic()
-        refused = row.told_to_wait > 0 and "RateLimitError" in cause
-        if not refused:
-            row.failures += 1
+        row.told_to_wait += too_many
+        row.failures += not too_many
         waits = pause if pause is not None else backoff(row.failures + row.told_to_wait, self._backoff_s, self._rng)
         late = now + waits - row.first_sent > 60 * self._llm.patience_min
-        if row.failures > self._llm.retries or (refused and late):
+        if row.failures > self._llm.retries or (too_many and late):
             self._unanswered[row.key] = cause
             return
         row.due = now + waits
@@ -329,7 +330,6 @@ class _Run:
 
 
 _RESUME = "What was answered is stored; the same command goes on with the rest"
-_JSON: Any = {"headers": {"Content-Type": "application/json"}}
 
 
 class _told_to_end:
@@ -411,6 +411,15 @@ def reply_of(request: Request, completion: dict[str, Any]) -> Reply:
         cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
         error=str(refusal) if refusal else "",
     )
+
+
+def _refused(response: Any, said: bytes, key: str) -> tuple[str, str]:
+    """Return a refusal as part of a sentence, and its code where it has one."""
+    words, code = said[:200].decode(errors="replace"), ""
+    with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
+        error = json.loads(said)["error"] if b'"error"' in said else json.loads(said)
+        words, code = str(error.get("message") or words), str(error.get("code") or "")
+    return _short(f"HTTP status {response.status} {response.reason or ''}: {words}", key), code
 
 
 def _too_long(cause: str) -> bool:
