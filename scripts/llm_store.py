@@ -8,7 +8,6 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from tuneproof.errors import InputError, report_errors
@@ -82,9 +81,8 @@ def export(folders: list[Path]) -> None:
             for entry in entries(segment):
                 if entry["key"] not in seen:
                     seen.add(entry["key"])
-                    reply = {name: getattr(entry["reply"], name) for name in entry["reply"].__slots__}
-                    json.dump({"folder": folder.name, **entry, "reply": reply}, sys.stdout, ensure_ascii=False)
-                    print()
+                    plain = {"folder": folder.name, **entry, "reply": entry["reply"].plain()}
+                    print(json.dumps(plain, ensure_ascii=False))
 
 
 def ledger(store: Path) -> None:

@@ -20,6 +20,7 @@ import os
 import re
 import signal
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -131,8 +132,16 @@ def _session(llm: ApiLLM, key: str) -> Any:
         connector=aiohttp.TCPConnector(limit=llm.max_concurrent),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=llm.timeout_s),
-        trust_env=True,  # a proxy that the environment names
+        proxy=_proxy(str(package.base_url)),
     )
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for an endpoint. (aiohttp would look it up anew for each request.)"""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
 
 
 async def _sync_often(sync: Callable[[], object]) -> None:
@@ -216,7 +225,7 @@ class _Run:
             if not self._purse.hold(row.worst):
                 self._first = row  # what is under way gives back what it does not need
                 if not self._under_way:
-                    self._stop = InputError(f"{self._purse.refusal}. {_RESUME}")
+                    self._stop = InputError(f"{self._purse.refusal}. {RESUME}")
                 break
             self._requests.take(1, now)
             self._tokens.take(row.tokens, now)
@@ -257,7 +266,7 @@ class _Run:
         except TimeoutError:
             cause = f"no answer within {self._llm.timeout_s:g} s"
         except aiohttp.ClientError as error:
-            cause = _short(f"{type(error).__name__}: {error}", self._key)
+            cause = short(f"{type(error).__name__}: {error}", self._key)
             billed = not isinstance(error, aiohttp.ClientConnectorError)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             cause = f"the answer is no chat completion ({type(error).__name__}: {error})"[:200]
@@ -272,7 +281,7 @@ class _Run:
         if reply.finish_reason != REFUSED:
             if not serves(self._llm.model, reply.served):
                 raise InputError(
-                    f"{host_of(self._llm)}: {reply.served!r} answered, expected {self._llm.model!r}. {_RESUME}"
+                    f"{host_of(self._llm)}: {reply.served!r} answered, expected {self._llm.model!r}. {RESUME}"
                 )
             self._answers += 1
             self._pace.answered()
@@ -319,7 +328,7 @@ class _Run:
 
     def _end_early(self, name: str) -> None:
         """On a signal: send nothing more, keep what is still answered within a short time."""
-        self._stop = self._stop or InputError(f"ended by {name}. {_RESUME}")
+        self._stop = self._stop or InputError(f"ended by {name}. {RESUME}")
 
         def give_up() -> None:
             for task in self._under_way:
@@ -329,7 +338,7 @@ class _Run:
         self._pump()
 
 
-_RESUME = "What was answered is stored; the same command goes on with the rest"
+RESUME = "What was answered is stored; the same command goes on with the rest"
 
 
 class _told_to_end:
@@ -419,13 +428,13 @@ def _refused(response: Any, said: bytes, key: str) -> tuple[str, str]:
     with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
         error = json.loads(said)["error"] if b'"error"' in said else json.loads(said)
         words, code = str(error.get("message") or words), str(error.get("code") or "")
-    return _short(f"HTTP status {response.status} {response.reason or ''}: {words}", key), code
+    return short(f"HTTP status {response.status} {response.reason or ''}: {words}", key), code
 
 
 def _too_long(cause: str) -> bool:
     return re.search(r"context.{0,20}(length|size|window)|too long|too large", cause, re.IGNORECASE) is not None
 
 
-def _short(said: str, key: str) -> str:
+def short(said: str, key: str) -> str:
     """A provider's words as part of one sentence. It may repeat the key in its refusal, and sentences go to logs."""
     return " ".join(said.split()).replace(key, "<key>")[:300]

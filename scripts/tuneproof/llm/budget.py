@@ -119,6 +119,10 @@ class Purse:
         self._held += worst
         return True
 
+    def adopt(self, worst: Cost) -> None:
+        """Set aside what a call of an earlier job can cost, which is under way and cannot be taken back."""
+        self._held += worst
+
     def settle(self, worst: Cost, reply: Reply | None, billed: bool = True) -> Cost:
         """Give back what was set aside, less what the reply cost; return that.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tuneproof.records import Message
@@ -30,7 +30,7 @@ class Request:
 
     def key(self, engine_id: str) -> str:
         """Return the call's address: SHA-256 over the engine's identity and the whole request."""
-        content = json.dumps({"engine": engine_id, **asdict(self)}, sort_keys=True, ensure_ascii=False)
+        content = json.dumps({"engine": engine_id, **vars(self)}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
@@ -52,6 +52,10 @@ class Reply:
     served: str = ""
     cached_tokens: int = 0
     error: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data; copies nothing, unlike dataclasses.asdict."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Engine(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from tuneproof.errors import InputError
-from tuneproof.llm import api, openvino
+from tuneproof.llm import api, batch, openvino
 from tuneproof.llm.budget import Account, Purse, cost_of
 from tuneproof.llm.calls import Provider, Reply, Request
 from tuneproof.llm.client import Answered, complete, complete_structured, usage
@@ -38,7 +38,8 @@ def complete_with(
         def ask(wanted: list[Request]) -> list[Answered]:
             def start() -> Provider:
                 account = Account(what, llm.model, api.host_of(llm))
-                return api.OpenAI(llm, Purse(store, account, calls.budget, llm.price, llm.batch))
+                purse = Purse(store, account, calls.budget, llm.price, llm.batch)
+                return batch.Batch(llm, purse, stored.folder) if llm.batch else api.OpenAI(llm, purse)
 
             return complete(wanted, identity, start, stored, what, replay, lambda r: {"dollars": dollars_of(llm, r)})
 

@@ -16,7 +16,6 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class Store:
             self._descriptor, _ = new_segment(self.folder)
         text = "".join(
             json.dumps(
-                {"key": key, "engine": self._engine_id, "request": vars(request), "reply": asdict(reply), **about},
+                {"key": key, "engine": self._engine_id, "request": vars(request), "reply": reply.plain(), **about},
                 ensure_ascii=False,
             )
             + "\n"
