@@ -1,5 +1,6 @@
 """A Slurm, an image, and studies that run through both."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -42,16 +43,13 @@ def image(apptainer: dict[str, str]) -> Path:
     """The CPU image, built from its definition unless the one at hand is of this definition and this lock."""
     sif = ROOT / "containers" / "cpu.sif"
     if not _is_of_this_checkout(sif):
-        base = ["--base", "debian"] if shutil.which("debootstrap") else []
-        command = [sys.executable, str(ROOT / "scripts" / "build_image.py"), "cpu", *base]
+        command = [sys.executable, str(ROOT / "scripts" / "build_image.py"), "cpu", "--base", "debian"]
         done = subprocess.run(command, env={**os.environ, **apptainer}, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     return sif
 
 
 def _is_of_this_checkout(sif: Path) -> bool:
-    import hashlib
-
     record = Path(f"{sif}.json")
     if not (sif.exists() and record.exists()):
         return False

@@ -166,3 +166,31 @@ def test_a_training_survives_every_fault(study, undisturbed, capsys):
     # no file ever had two writers: the jobs' times do not overlap
     assert all(first["End"] <= second["Start"] for first, second in itertools.pairwise(jobs))
     assert [row["event"] for row in rows if row["event"] not in ("begin", "step")][-1] == "done"
+
+
+def test_no_call_that_was_answered_is_asked_again(default_here, image, slurm, apptainer, tmp_path, capsys):
+    study = ClusterStudy(clone(default_here, tmp_path / "study"), slurm, apptainer)
+    (study.folder / "containers").mkdir()
+    os.link(image, study.folder / "containers" / image.name)
+    answers = "results/answers/smollm2-135m-instruct/base/haldrune.rag.jsonl"
+    expected = study.read(answers)
+    (study.folder / answers).unlink()
+    for folder in study.folder.glob("store/llm/transformers-*"):
+        shutil.rmtree(folder)
+
+    def calls():
+        segments = study.folder.glob("store/llm/transformers-*/*.jsonl")
+        return [json.loads(line)["key"] for segment in segments for line in segment.read_text().splitlines()]
+
+    snakemake = study.start(answers)
+    wait_for(calls, 120, "the first calls are answered")
+    study.kill(snakemake)
+    answered = calls()
+    printed = study.resume(answers)
+    assert "left over from a run that was killed" in printed
+    after = calls()
+    assert set(answered) < set(after), "there was something left to ask"
+    assert len(set(after)) == len(after), "every call is answered once"
+    assert study.read(answers) == expected
+    with capsys.disabled():
+        print(f"\n{len(answered)} of {len(after)} calls were answered before the kill, none of them was asked again")
