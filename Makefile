@@ -37,7 +37,7 @@ setup: .venv/installed  ## virtual environment and models
 	touch $@
 
 resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm STUDY=…): its leftover jobs are ended first
-	$(RUN_STUDY) --profile profiles/$(PROFILE) $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
+	$(RUN_STUDY) --profile profiles/$(or $(PROFILE),local) $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
 
 stage: .venv/installed  ## on a login node: fetch all that needs the internet, models and corpora (STUDY=…)
 	$(SNAKEMAKE) staged $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))

@@ -40,6 +40,12 @@ MODEL_LOCKS = sorted(
 KEEP_MEMORY = (
     "GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000"
 )
+# built here where they are this project's own; a registry's are pulled by Apptainer
+IMAGES = sorted(
+    image
+    for image in {CONFIG.containers.cpu, CONFIG.containers.gpu}
+    if image in [f"containers/{name}.sif" for name in ("cpu", "gpu", "judge")]
+)
 CRAWLS = [
     f"resources/corpora/{name}/crawl.warc.gz"
     for name in CORPORA

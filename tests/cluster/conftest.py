@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from cluster import private_apptainer
 from cluster.private_slurm import PrivateSlurm, install, why_not
-from copies import ROOT, copy_workflow, link_models
+from copies import ROOT, copy_workflow, give_image, link_models
 
 RECORDED = ROOT / "tests" / "e2e" / "recorded"
 
@@ -144,9 +144,7 @@ def new_study(slurm, apptainer, image, tmp_path_factory) -> Callable[[str], Clus
     def make(name: str) -> ClusterStudy:
         folder = copy_workflow(tmp_path_factory.mktemp(name) / "study")
         link_models(folder)
-        (folder / "containers").mkdir()
-        os.link(image, folder / "containers" / image.name)
-        shutil.copy(f"{image}.json", folder / "containers")
+        give_image(folder, image)
         shutil.copytree(RECORDED, folder / "store" / "llm")
         return ClusterStudy(folder, slurm, apptainer)
 
@@ -155,7 +153,12 @@ def new_study(slurm, apptainer, image, tmp_path_factory) -> Callable[[str], Clus
 
 @pytest.fixture(scope="session")
 def default_here(tmp_path_factory) -> Path:
-    """The default study, run on this machine without Slurm and without a container."""
+    """The default study, run on this machine without Slurm and without a container.
+
+    $TUNEPROOF_DEFAULT_STUDY names a folder where that was done already: it saves five minutes of work on a test.
+    """
+    if done_before := os.environ.get("TUNEPROOF_DEFAULT_STUDY"):
+        return Path(done_before)
     folder = copy_workflow(tmp_path_factory.mktemp("here") / "study")
     link_models(folder)
     shutil.copytree(RECORDED, folder / "store" / "llm")

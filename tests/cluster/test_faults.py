@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from cluster.conftest import ClusterStudy, wait_for
-from copies import clone
+from copies import clone, give_image
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -63,8 +63,7 @@ def study(default_here, image, slurm, apptainer, tmp_path):
     """The default study with all but its training done, on a disk of its own for checkpoints."""
     folder = clone(default_here, tmp_path / "study")
     shutil.copy(os.path.join(os.path.dirname(__file__), "faults.yaml"), folder)
-    (folder / "containers").mkdir()
-    os.link(image, folder / "containers" / image.name)
+    give_image(folder, image)
     shutil.rmtree(folder / "results" / "runs")
     study = ClusterStudy(folder, slurm, apptainer)
     (folder / "checkpoints").mkdir(exist_ok=True)
@@ -170,8 +169,7 @@ def test_a_training_survives_every_fault(study, undisturbed, capsys):
 
 def test_no_call_that_was_answered_is_asked_again(default_here, image, slurm, apptainer, tmp_path, capsys):
     study = ClusterStudy(clone(default_here, tmp_path / "study"), slurm, apptainer)
-    (study.folder / "containers").mkdir()
-    os.link(image, study.folder / "containers" / image.name)
+    give_image(study.folder, image)
     answers = "results/answers/smollm2-135m-instruct/base/haldrune.rag.jsonl"
     expected = study.read(answers)
     (study.folder / answers).unlink()

@@ -1,14 +1,13 @@
 """One training job on two GPUs: two processes under torchrun in the container, and the batch stays what it is."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 
 import pytest
 from cluster.conftest import ClusterStudy
-from copies import clone
+from copies import clone, give_image
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -26,8 +25,7 @@ def losses(log):
 def test_two_processes_share_a_step_and_learn_what_one_learns(default_here, image, slurm, apptainer, tmp_path):
     folder = clone(default_here, tmp_path / "study")
     (folder / "two.yaml").write_text(TWO_DEVICES)
-    (folder / "containers").mkdir()
-    os.link(image, folder / "containers" / image.name)
+    give_image(folder, image)
     shutil.rmtree(folder / "results" / "runs")
     study = ClusterStudy(folder, slurm, apptainer)
     study.run(f"{RUN}/train_log.jsonl", "--configfile", "two.yaml")
