@@ -45,7 +45,7 @@ class Workflow:
 
     def planned(self, *arguments: str, profile: str = "local") -> dict[str, int]:
         """Return the number of jobs of each rule that would run."""
-        output = self.snakemake("-n", "--quiet", "rules", *arguments, profile=profile)
+        output = self.snakemake("-n", *arguments, "--quiet", "rules", profile=profile)
         if "Nothing to be done" in output:
             return {}
         # --quiet rules still prints the table of jobs

@@ -71,6 +71,15 @@ def test_the_paper_asks_the_cluster_for_gpus_and_the_api_for_dollars(workflow):
     assert "5,000 chunks (max_chunks; the corpus is not cut yet)" in printed
 
 
+def test_apis_are_called_from_the_login_node_because_compute_nodes_have_no_internet(workflow):
+    lines = {line["rule"]: line for line in planned(workflow, PAPER, "slurm")[0]["lines"]}
+    for rule in ("write_pairs", "rephrase_questions", "judge"):
+        assert (lines[rule]["where"], lines[rule]["slurm_jobs"]) == ("API", 0)
+    lines = {line["rule"]: line for line in planned(workflow, profile="slurm")[0]["lines"]}
+    for rule in ("write_pairs", "rephrase_questions", "judge"):
+        assert lines[rule]["slurm_jobs"] == lines[rule]["jobs"], "a model of one's own needs a compute node"
+
+
 def test_a_plan_is_what_is_left_to_do(done):
     script(done, "plan_study", "--study", "config.yaml", "--profile", "profiles/local")
     nothing = script(done, "plan_study", "--study", "config.yaml", "--profile", "profiles/local")

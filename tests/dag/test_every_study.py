@@ -19,3 +19,8 @@ def test_a_study_is_planned(workflow, study, profile, monkeypatch):
 
 def test_the_default_study_is_planned_for_slurm(workflow):
     assert workflow.planned(profile="slurm") == workflow.planned()
+
+
+def test_what_needs_the_network_is_staged(workflow):
+    staged = {"fetch_model": 3, "build_image": 1, "render_sample_site": 1, "crawl": 1, "staged": 1}
+    assert workflow.planned("staged", profile="slurm") == staged
