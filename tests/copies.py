@@ -50,6 +50,7 @@ def link_models(folder: Path) -> None:
 
 def give_image(folder: Path, image: Path) -> None:
     """Give a copy the image, without copying its gigabyte."""
+    (folder / "containers").mkdir(exist_ok=True)
     os.link(image, folder / "containers" / image.name)
     shutil.copy(f"{image}.json", folder / "containers")
 
