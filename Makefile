@@ -82,8 +82,8 @@ lock:  ## resolve envs/*.in into locks with hashes
 	    sed -i "s/^lock_sha256=.*/lock_sha256=$$(sha256sum < envs/$$i.lock | cut -d' ' -f1)/" envs/$$i.post-deploy.sh; \
 	done
 
-image: .venv/installed  ## containers/cpu.sif (BASE=debian: from Debian packages)
-	python scripts/build_image.py cpu --base $(BASE)
+image: .venv/installed  ## one image, IMAGE=cpu, gpu or judge (BASE=debian: from Debian packages)
+	python scripts/build_image.py $(or $(IMAGE),cpu) --base $(BASE)
 
 images: .venv/installed  ## the images for CPU, GPU and judge
 	for i in $(IMAGES); do python scripts/build_image.py $$i --base $(BASE) || exit 1; done

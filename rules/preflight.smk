@@ -1,5 +1,6 @@
 """Before the first job: what every job inherits, and what has to be there. A dry run asks for nothing."""
 
+import socket
 from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod, ExecMode
@@ -49,3 +50,5 @@ onstart:
         ]
         if problems:
             raise WorkflowError(*problems)
+        # who goes on after this run was killed has to know where to look for it
+        Path(".snakemake/tuneproof.host").write_text(socket.gethostname())

@@ -41,6 +41,7 @@ def prepare_environment(config: Config) -> None:
         os.environ.setdefault(name, value)
     # a container sees the folder of the run; what lies elsewhere has to be named
     outside = {corpus.folder.root for corpus in config.corpora.values() if corpus.folder}
+    outside |= {path for path in map(Path, ("checkpoints", "resources", "results", "store")) if path.is_symlink()}
     if cache := os.environ.get("TUNEPROOF_CACHE"):
         outside.add(Path(cache))
     binds = [b for b in os.environ.get("APPTAINER_BIND", "").split(",") if b]
@@ -63,6 +64,8 @@ def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
             "no sbatch on PATH, expected Slurm: start this on the cluster's login node, or use --profile profiles/local"
         ]
     partitions = _sinfo("%R")
+    if not partitions:
+        return ["Slurm does not answer (`sinfo` lists no partition): ask again later, or see `sinfo` yourself"]
     problems = []
     for account in _named(jobs, "slurm_account"):
         known = _accounts()

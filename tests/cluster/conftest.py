@@ -21,10 +21,19 @@ RECORDED = ROOT / "tests" / "e2e" / "recorded"
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSlurm]:
-    """One private Slurm with the defaults, for all tests."""
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A disk of 600 MB, to be filled. Slurm's nodes see only what was mounted before they started."""
     if reason := why_not():
         pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("small_disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def slurm(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSlurm]:
+    """One private Slurm with the defaults, for all tests."""
     with PrivateSlurm(tmp_path_factory.mktemp("slurm")) as slurm:
         yield slurm
 
