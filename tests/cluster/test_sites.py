@@ -20,7 +20,7 @@ def study_on(slurm, apptainer, image, folder):
 def test_without_accounting_squeue_tells_how_jobs_end(small_disk, apptainer, image, tmp_path):
     with PrivateSlurm(tmp_path / "bare", accounting=False) as slurm:
         study = study_on(slurm, apptainer, image, tmp_path / "study")
-        printed = study.run(STUDENT, "--workflow-profile", "profiles/slurm-no-accounting")
+        printed = study.run(STUDENT)
     assert "has been submitted with SLURM jobid" in printed
     assert (study.folder / STUDENT).exists()
 

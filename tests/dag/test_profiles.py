@@ -10,7 +10,7 @@ from dag.conftest import Workflow
 
 ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "profiles" / "slurm" / "config.yaml"
-OVERLAYS = ["slurm-no-accounting", "slurm-preempt"]
+OVERLAYS = ["slurm-preempt"]
 
 
 def test_two_lines_are_to_be_edited():
