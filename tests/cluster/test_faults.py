@@ -115,7 +115,7 @@ def test_one_training_survives_every_fault_and_short_walltimes(study, small_disk
 
     # what is left, in jobs of one minute
     study.edit(profile, "mem_mb: 2500 * attempt", "mem_mb: 24000 * attempt")
-    study.edit(profile, "runtime: 720", "runtime: 1")
+    study.edit(profile, """runtime: 720, slurm_extra: "'--signal=TERM@300'\"""", "runtime: 1")
     printed = study.resume(LOG, *OVERLAY)
     assert f"left over from a run that was killed: {began(6)['job']} (running)" in printed
     last = len(begins(study))
