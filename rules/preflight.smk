@@ -15,14 +15,8 @@ APPTAINER_WANTED = (
     DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 )
 if workflow.exec_mode == ExecMode.DEFAULT:
-    os.environ["TUNEPROOF_REVISION"] = cluster.revision()
-    os.environ["TUNEPROOF_DEPLOYMENT"] = (
-        ", ".join(
-            sorted(
-                m.name.lower() for m in workflow.deployment_settings.deployment_method
-            )
-        )
-        or "the caller's environment"
+    cluster.announce(
+        method.name.lower() for method in workflow.deployment_settings.deployment_method
     )
 if (
     APPTAINER_WANTED

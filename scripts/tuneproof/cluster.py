@@ -49,9 +49,14 @@ def prepare_environment(config: Config) -> None:
     os.environ["APPTAINER_BIND"] = ",".join(binds)
 
 
-def revision() -> str:
-    """Return the commit of the checkout, with "-dirty" where a tracked file was edited; "" outside a checkout."""
-    return "".join(_ask("git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"))
+def announce(deployment: Iterable[str]) -> None:
+    """Tell all jobs of this run, for the manifest, of which commit it is and by what their software is deployed.
+
+    The commit ends in "-dirty" where a tracked file was edited, and is "" outside a checkout.
+    """
+    commit = _ask("git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+    os.environ["TUNEPROOF_REVISION"] = "".join(commit)
+    os.environ["TUNEPROOF_DEPLOYMENT"] = ", ".join(sorted(deployment)) or "the caller's environment"
 
 
 def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
