@@ -17,7 +17,7 @@ BASE ?= docker
 RUN_STUDY = python scripts/run_study.py
 SNAKEMAKE = $(RUN_STUDY) --profile profiles/local
 
-.PHONY: help demo setup test lint format schema report dag plan lock image images resume stage test-cluster clean
+.PHONY: help demo setup test lint format schema report dag plan lock image images resume stage test-cluster bench-cluster clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ test: setup  ## everything that runs on this machine: unit, dag, e2e
 
 test-cluster: setup  ## on a private Slurm with real containers: Debian, as root, installs Slurm with apt-get
 	python -m pytest tests/cluster
+
+bench-cluster: .venv/installed  ## what Snakemake and Slurm add to the default study in results/costs: benchmarks/cluster.json
+	python benchmarks/cluster.py $(if $(COSTS),--costs $(COSTS))
 
 lint: .venv/installed  ## ruff, snakefmt, snakemake --lint, mypy
 	ruff check .
