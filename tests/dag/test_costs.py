@@ -77,7 +77,7 @@ def test_apis_are_called_from_the_login_node_because_compute_nodes_have_no_inter
         assert (lines[rule]["where"], lines[rule]["slurm_jobs"]) == ("API", 0)
     lines = {line["rule"]: line for line in planned(workflow, profile="slurm")[0]["lines"]}
     for rule in ("write_pairs", "rephrase_questions", "judge"):
-        assert lines[rule]["slurm_jobs"] == lines[rule]["jobs"], "a model of one's own needs a compute node"
+        assert lines[rule]["slurm_jobs"] > 0, "a model of one's own needs a compute node"
 
 
 def test_a_plan_is_what_is_left_to_do(done):
