@@ -17,7 +17,7 @@ BASE ?= docker
 RUN_STUDY = python scripts/run_study.py
 SNAKEMAKE = $(RUN_STUDY) --profile profiles/local
 
-.PHONY: help demo setup test lint format schema report dag plan estimate bench-llm lock image images resume stage test-cluster clean
+.PHONY: help demo setup test lint format schema report dag plan estimate lock image images resume stage test-cluster bench-cluster bench-llm clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,7 +37,7 @@ setup: .venv/installed  ## virtual environment and models
 	touch $@
 
 resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm STUDY=…): its leftover jobs are ended first
-	$(RUN_STUDY) --profile profiles/$(PROFILE) $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
+	$(RUN_STUDY) --profile profiles/$(or $(PROFILE),local) $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
 
 stage: .venv/installed  ## on a login node: fetch all that needs the internet, models and corpora (STUDY=…)
 	$(SNAKEMAKE) staged $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
@@ -47,6 +47,9 @@ test: setup  ## everything that runs on this machine: unit, dag, e2e
 
 test-cluster: setup  ## on a private Slurm with real containers: Debian, as root, installs Slurm with apt-get
 	python -m pytest tests/cluster
+
+bench-cluster: .venv/installed  ## what Snakemake and Slurm add to the default study in results/costs: benchmarks/cluster.json
+	python benchmarks/cluster.py $(if $(COSTS),--costs $(COSTS))
 
 lint: .venv/installed  ## ruff, snakefmt, snakemake --lint, mypy
 	ruff check .
@@ -88,8 +91,8 @@ lock:  ## resolve envs/*.in into locks with hashes
 	    sed -i "s/^lock_sha256=.*/lock_sha256=$$(sha256sum < envs/$$i.lock | cut -d' ' -f1)/" envs/$$i.post-deploy.sh; \
 	done
 
-image: .venv/installed  ## containers/cpu.sif (BASE=debian: from Debian packages)
-	python scripts/build_image.py cpu --base $(BASE)
+image: .venv/installed  ## one image, IMAGE=cpu, gpu or judge (BASE=debian: from Debian packages)
+	python scripts/build_image.py $(or $(IMAGE),cpu) --base $(BASE)
 
 images: .venv/installed  ## the images for CPU, GPU and judge
 	for i in $(IMAGES); do python scripts/build_image.py $$i --base $(BASE) || exit 1; done

@@ -27,6 +27,7 @@ localrules:
     models,
     staged,
     fetch_model,
+    build_image,
     render_sample_site,
     crawl,
     resolve_study,
@@ -47,7 +48,8 @@ rule models:
 
 
 rule staged:
-    """All that needs the internet, fetched on the login node: the study's models and its crawls."""
+    """All that needs the internet, fetched on the login node: the study's models, its crawls and its images."""
     input:
         MODEL_LOCKS,
         CRAWLS,
+        IMAGES,

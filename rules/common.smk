@@ -43,6 +43,12 @@ KEEP_MEMORY = (
 # Not a parameter of the rules that ask an LLM: a new budget or another mode is no reason to run a job again.
 CALLS = json.dumps(CONFIG.calls.model_dump(mode="json"))
 shell.prefix("set -euo pipefail; export TUNEPROOF_CALLS={CALLS:q}; ")
+# built here where they are this project's own; a registry's are pulled by Apptainer
+IMAGES = sorted(
+    image
+    for image in {CONFIG.containers.cpu, CONFIG.containers.gpu}
+    if image in [f"containers/{name}.sif" for name in ("cpu", "gpu", "judge")]
+)
 CRAWLS = [
     f"resources/corpora/{name}/crawl.warc.gz"
     for name in CORPORA

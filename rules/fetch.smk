@@ -41,3 +41,19 @@ rule prepare_student:
     shell:
         "exec python scripts/prepare_student.py --lock {input.lock} --chat-template {input.template}"
         " --out {output.lock} 2> {log}"
+
+
+rule build_image:
+    """Build a container image from its definition, where there is a network; $BASE says from what."""
+    input:
+        definition="containers/{image}.def",
+        lock="envs/{image}.lock",
+    output:
+        image="containers/{image}.sif",
+        record="containers/{image}.sif.json",
+    log:
+        "logs/build_image/{image}.log",
+    conda:
+        "../envs/cpu.yaml"
+    shell:
+        "exec python scripts/build_image.py {wildcards.image} --base ${{BASE:-docker}} 2> {log}"

@@ -1,5 +1,6 @@
 """Before the first job: what every job inherits, and what has to be there. A dry run asks for nothing."""
 
+import socket
 from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod, ExecMode
@@ -14,14 +15,8 @@ APPTAINER_WANTED = (
     DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 )
 if workflow.exec_mode == ExecMode.DEFAULT:
-    os.environ["TUNEPROOF_REVISION"] = cluster.revision()
-    os.environ["TUNEPROOF_DEPLOYMENT"] = (
-        ", ".join(
-            sorted(
-                m.name.lower() for m in workflow.deployment_settings.deployment_method
-            )
-        )
-        or "the caller's environment"
+    cluster.announce(
+        method.name.lower() for method in workflow.deployment_settings.deployment_method
     )
 if (
     APPTAINER_WANTED
@@ -49,3 +44,5 @@ onstart:
         ]
         if problems:
             raise WorkflowError(*problems)
+        # who goes on after this run was killed has to know where to look for it
+        Path(".snakemake/tuneproof.host").write_text(socket.gethostname())

@@ -38,6 +38,9 @@ rule judge:
     benchmark:
         "results/costs/judge/{run}/{dataset}.{mode}.{judge}.tsv"
     localrule: JUDGING_IS_LOCAL
+    # not in the profile: Snakemake submits a local rule that has a group
+    group:
+        None if JUDGING_IS_LOCAL else "judges"
     conda:
         "../envs/cpu.yaml"
     container:

@@ -24,6 +24,7 @@ rule train:
     resources:
         mem_mb=7000,
         gpu=lambda w: CONFIG.methods[w.method].devices,
+        nodes=1,  # Slurm would spread the GPUs of one job over several
         runtime=0,  # minutes until the job is killed: the profile says; 0 is no limit
     params:
         spec=section("methods", "method"),

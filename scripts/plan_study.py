@@ -99,18 +99,28 @@ def dry_run(study: Path, profile: Path, forceall: bool = False) -> "tuple[Config
 
 def planned_jobs(workflow: Any, submits: bool) -> "list[Job]":
     """Return what a dry run has gone through; `submits` says that a real run would go through Slurm."""
+    from snakemake.resources import GroupResources
+
     from tuneproof.plan import Job
 
     order = {rule.name: n for n, rule in enumerate(workflow.rules)}
     jobs = []
+    groups: dict[str, Any] = {}
     # "finished" means here that the dry run has passed them
     needed = workflow.dag.needrun_jobs(exclude_finished=False)
     for job in sorted(needed, key=lambda j: (order[j.rule.name], str(j.output))):
         if not job.output:
             continue  # a target such as `all`: nothing runs
-        login = job.rule.name in workflow._localrules
         group = workflow.dag.get_job_group(job)
+        login = job.rule.name in workflow._localrules and not group  # one that has a group is submitted
         submitted = group.jobid if group else f"job {workflow.dag.jobid(job)}"
+        asked, sharing = job.resources, 1
+        if group:
+            if submitted not in groups:
+                # not group.resources, which in a dry run are those of a local run
+                groups[submitted] = GroupResources.basic_layered(group.toposorted, workflow.global_resources, False)
+            asked, sharing = groups[submitted], len(group)
+        minutes = _number(asked.get("runtime"))
         jobs.append(
             Job(
                 rule=job.rule.name,
@@ -120,6 +130,8 @@ def planned_jobs(workflow: Any, submits: bool) -> "list[Job]":
                 gpus=int(_number(job.resources.get("gpu")) or 0),
                 runtime_min=_number(job.resources.get("runtime")),
                 slurm_job=submitted if submits and not login else "",
+                asked_cpu_min=minutes and minutes * asked["_cores"] / sharing,
+                asked_gpu_min=minutes and minutes * int(_number(asked.get("gpu")) or 0) / sharing,
             )
         )
     return jobs

@@ -68,11 +68,9 @@ def taken(lock: IO[str]) -> bool:
 
 def refuse_if_alive(folder: Path) -> None:
     """Refuse to go on where the Snakemake that holds the lock may live: here, or on a machine that cannot be seen."""
-    logs = sorted((folder / "log").glob("*.snakemake.log"), key=lambda path: path.stat().st_mtime)
-    hosts = [line for line in logs[-1].read_text(errors="replace").splitlines() if line.startswith("host: ")]
-    here = socket.gethostname()
-    there = hosts[0].removeprefix("host: ") if hosts else here
-    if there != here:
+    host = folder / "tuneproof.host"  # rules/preflight.smk writes it
+    there, here = host.read_text() if host.exists() else "", socket.gethostname()
+    if there not in ("", here):
         raise InputError(
             f"the last run in this folder was started on {there}, this is {here}: resume there, or run "
             "`snakemake --unlock` here when you know that it is dead"

@@ -19,6 +19,7 @@ _PARTS = (
     "profiles",
     "studies",
     "envs",
+    "containers",
     "Makefile",
 )
 
@@ -29,7 +30,7 @@ def copy_workflow(folder: Path) -> Path:
     for part in _PARTS:
         source = ROOT / part
         if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.sif*"))
         else:
             shutil.copy2(source, folder / part)
     return folder
@@ -45,6 +46,13 @@ def link_models(folder: Path) -> None:
         for file in lock.parent.iterdir():
             if file.is_file():
                 _link_or_copy(file, target / file.name)
+
+
+def give_image(folder: Path, image: Path) -> None:
+    """Give a copy the image, without copying its gigabyte."""
+    (folder / "containers").mkdir(exist_ok=True)
+    os.link(image, folder / "containers" / image.name)
+    shutil.copy(f"{image}.json", folder / "containers")
 
 
 def clone(source: Path, target: Path) -> Path:

@@ -41,6 +41,7 @@ def prepare_environment(config: Config) -> None:
         os.environ.setdefault(name, value)
     # a container sees the folder of the run; what lies elsewhere has to be named
     outside = {corpus.folder.root for corpus in config.corpora.values() if corpus.folder}
+    outside |= {path for path in map(Path, ("checkpoints", "resources", "results", "store")) if path.is_symlink()}
     if cache := os.environ.get("TUNEPROOF_CACHE"):
         outside.add(Path(cache))
     binds = [b for b in os.environ.get("APPTAINER_BIND", "").split(",") if b]
@@ -48,9 +49,14 @@ def prepare_environment(config: Config) -> None:
     os.environ["APPTAINER_BIND"] = ",".join(binds)
 
 
-def revision() -> str:
-    """Return the commit of the checkout, with "-dirty" where a tracked file was edited; "" outside a checkout."""
-    return "".join(_ask("git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"))
+def announce(deployment: Iterable[str]) -> None:
+    """Tell all jobs of this run, for the manifest, of which commit it is and by what their software is deployed.
+
+    The commit ends in "-dirty" where a tracked file was edited, and is "" outside a checkout.
+    """
+    commit = _ask("git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+    os.environ["TUNEPROOF_REVISION"] = "".join(commit)
+    os.environ["TUNEPROOF_DEPLOYMENT"] = ", ".join(sorted(deployment)) or "the caller's environment"
 
 
 def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
@@ -63,6 +69,8 @@ def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
             "no sbatch on PATH, expected Slurm: start this on the cluster's login node, or use --profile profiles/local"
         ]
     partitions = _sinfo("%R")
+    if not partitions:
+        return ["Slurm does not answer (`sinfo` lists no partition): ask again later, or see `sinfo` yourself"]
     problems = []
     for account in _named(jobs, "slurm_account"):
         known = _accounts()

@@ -110,7 +110,10 @@ SPARE = 2
 
 @dataclass(frozen=True)
 class Job:
-    """One job of Snakemake's plan. `slurm_job` is shared by jobs that are submitted together; empty: not submitted."""
+    """One job of Snakemake's plan. `slurm_job` is shared by jobs that are submitted together; empty: not submitted.
+
+    `asked_*_min` is its share of the core and GPU minutes that its Slurm job reserves; None: no limit.
+    """
 
     rule: str
     wildcards: Mapping[str, str]
@@ -119,6 +122,8 @@ class Job:
     gpus: int = 0
     runtime_min: float | None = None
     slurm_job: str = ""
+    asked_cpu_min: float | None = None
+    asked_gpu_min: float | None = None
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,9 @@ class Line:
             self.slurm_jobs = len(self.submitted)
             if job.runtime_min is not None:
                 self.limit_min = min(job.runtime_min, self.limit_min or job.runtime_min)
-                self.asked_cpu_h = (self.asked_cpu_h or 0.0) + job.threads * job.runtime_min / 60
-                self.asked_gpu_h = (self.asked_gpu_h or 0.0) + job.gpus * job.runtime_min / 60
+            if job.asked_cpu_min is not None:
+                self.asked_cpu_h = (self.asked_cpu_h or 0.0) + job.asked_cpu_min / 60
+                self.asked_gpu_h = (self.asked_gpu_h or 0.0) + (job.asked_gpu_min or 0.0) / 60
         hours = cost.seconds / 3600
         self.longest_min = max(self.longest_min, cost.seconds / 60)
         self.hours += hours

@@ -1,5 +1,6 @@
 """A Slurm, an image, and studies that run through both."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,16 +15,25 @@ from pathlib import Path
 import pytest
 from cluster import private_apptainer
 from cluster.private_slurm import PrivateSlurm, install, why_not
-from copies import ROOT, copy_workflow, link_models
+from copies import ROOT, copy_workflow, give_image, link_models
 
 RECORDED = ROOT / "tests" / "e2e" / "recorded"
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSlurm]:
-    """One private Slurm with the defaults, for all tests."""
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A disk of 600 MB, to be filled. Slurm's nodes see only what was mounted before they started."""
     if reason := why_not():
         pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("small_disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def slurm(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSlurm]:
+    """One private Slurm with the defaults, for all tests."""
     with PrivateSlurm(tmp_path_factory.mktemp("slurm")) as slurm:
         yield slurm
 
@@ -42,16 +52,13 @@ def image(apptainer: dict[str, str]) -> Path:
     """The CPU image, built from its definition unless the one at hand is of this definition and this lock."""
     sif = ROOT / "containers" / "cpu.sif"
     if not _is_of_this_checkout(sif):
-        base = ["--base", "debian"] if shutil.which("debootstrap") else []
-        command = [sys.executable, str(ROOT / "scripts" / "build_image.py"), "cpu", *base]
+        command = [sys.executable, str(ROOT / "scripts" / "build_image.py"), "cpu", "--base", "debian"]
         done = subprocess.run(command, env={**os.environ, **apptainer}, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     return sif
 
 
 def _is_of_this_checkout(sif: Path) -> bool:
-    import hashlib
-
     record = Path(f"{sif}.json")
     if not (sif.exists() and record.exists()):
         return False
@@ -146,9 +153,7 @@ def new_study(slurm, apptainer, image, tmp_path_factory) -> Callable[[str], Clus
     def make(name: str) -> ClusterStudy:
         folder = copy_workflow(tmp_path_factory.mktemp(name) / "study")
         link_models(folder)
-        (folder / "containers").mkdir()
-        os.link(image, folder / "containers" / image.name)
-        shutil.copy(f"{image}.json", folder / "containers")
+        give_image(folder, image)
         shutil.copytree(RECORDED, folder / "store" / "llm")
         return ClusterStudy(folder, slurm, apptainer)
 
@@ -157,7 +162,12 @@ def new_study(slurm, apptainer, image, tmp_path_factory) -> Callable[[str], Clus
 
 @pytest.fixture(scope="session")
 def default_here(tmp_path_factory) -> Path:
-    """The default study, run on this machine without Slurm and without a container."""
+    """The default study, run on this machine without Slurm and without a container.
+
+    $TUNEPROOF_DEFAULT_STUDY names a folder where that was done already: it saves five minutes of work on a test.
+    """
+    if done_before := os.environ.get("TUNEPROOF_DEFAULT_STUDY"):
+        return Path(done_before)
     folder = copy_workflow(tmp_path_factory.mktemp("here") / "study")
     link_models(folder)
     shutil.copytree(RECORDED, folder / "store" / "llm")

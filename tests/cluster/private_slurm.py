@@ -52,6 +52,7 @@ _PACKAGE_OF = {
     "mksquashfs": "squashfs-tools",
     "squashfuse": "squashfuse",
     "ip": "iproute2",
+    "debootstrap": "debootstrap",  # the image is built from Debian's packages
 }
 _SACCT_FIELDS = "JobID JobName Comment Account Partition State ExitCode AllocTRES NodeList".split()
 

@@ -45,7 +45,7 @@ class Workflow:
 
     def planned(self, *arguments: str, profile: str = "local") -> dict[str, int]:
         """Return the number of jobs of each rule that would run."""
-        output = self.snakemake("-n", "--quiet", "rules", *arguments, profile=profile)
+        output = self.snakemake("-n", *arguments, "--quiet", "rules", profile=profile)
         if "Nothing to be done" in output:
             return {}
         # --quiet rules still prints the table of jobs
@@ -56,7 +56,7 @@ class Workflow:
     def pretend_done(self) -> None:
         """Run every job with a `python` that makes outputs as empty files: Snakemake then knows all that was done."""
         plan = self.snakemake("-n")
-        outputs = re.findall(r"^    output: (.+)$", plan, re.MULTILINE)
+        outputs = re.findall(r"^ +output: (.+)$", plan, re.MULTILINE)  # a group's jobs are indented
         (self.folder / "outputs").write_text("\n".join(name for line in outputs for name in line.split(", ")) + "\n")
         stub = self.folder / "stub" / "python"
         stub.parent.mkdir()

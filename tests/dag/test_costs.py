@@ -71,6 +71,15 @@ def test_the_paper_asks_the_cluster_for_gpus_and_the_api_for_dollars(workflow):
     assert "5,000 chunks (max_chunks; the corpus is not cut yet)" in printed
 
 
+def test_apis_are_called_from_the_login_node_because_compute_nodes_have_no_internet(workflow):
+    lines = {line["rule"]: line for line in planned(workflow, PAPER, "slurm")[0]["lines"]}
+    for rule in ("write_pairs", "rephrase_questions", "judge"):
+        assert (lines[rule]["where"], lines[rule]["slurm_jobs"]) == ("API", 0)
+    lines = {line["rule"]: line for line in planned(workflow, profile="slurm")[0]["lines"]}
+    for rule in ("write_pairs", "rephrase_questions", "judge"):
+        assert lines[rule]["slurm_jobs"] > 0, "a model of one's own needs a compute node"
+
+
 def test_a_plan_is_what_is_left_to_do(done):
     script(done, "plan_study", "--study", "config.yaml", "--profile", "profiles/local")
     nothing = script(done, "plan_study", "--study", "config.yaml", "--profile", "profiles/local")
@@ -81,16 +90,52 @@ def test_a_plan_is_what_is_left_to_do(done):
     assert jobs_of(plan)["answer"] == 1
 
 
-def test_jobs_that_a_profile_groups_are_one_slurm_job(workflow):
-    profile = workflow.folder / "profiles" / "slurm" / "config.yaml"
-    before, _ = planned(workflow, profile="slurm")
-    settings = profile.read_text()
-    assert "\ngroups:" not in settings or pytest.skip("the profile has groups of its own")
-    profile.write_text(settings + "\ngroups:\n  measure: small\ngroup-components:\n  small: 3\n")
-    after, _ = planned(workflow, profile="slurm")
-    slurm_jobs = {line["rule"]: line["slurm_jobs"] for line in after["lines"]}
-    assert slurm_jobs["measure"] == 1
-    assert after["total"]["slurm_jobs"] == before["total"]["slurm_jobs"] - 2
+def test_jobs_that_a_profile_groups_share_slurm_jobs(workflow):
+    profile = "profiles/slurm/config.yaml"
+
+    def slurm_jobs():
+        plan, _ = planned(workflow, profile="slurm")
+        return {line["rule"]: line["slurm_jobs"] for line in plan["lines"]}["measure"], plan["total"]["slurm_jobs"]
+
+    measures, total = slurm_jobs()
+    assert measures == 1, "three arms, twelve to a Slurm job"
+    workflow.edit(profile, "measures: 12", "measures: 2")
+    assert slurm_jobs() == (2, total + 1)
+    workflow.edit(profile, "  measure: measures\n", "")
+    assert slurm_jobs() == (3, total + 2)
+
+
+def test_a_chain_of_rules_is_one_slurm_job_and_counted_once(workflow):
+    plan, _ = planned(workflow, profile="slurm")
+    lines = {line["rule"]: line["slurm_jobs"] for line in plan["lines"]}
+    assert lines["extract_pages"] == lines["chunk_pages"] == lines["index_chunks"] == 1
+    apart = sum(lines.values())
+    # corpus 3, dataset 2, report 6 rules: 11 rules in 3 Slurm jobs
+    assert plan["total"]["slurm_jobs"] == apart - 8
+
+
+def test_answers_that_share_a_slurm_job_ask_for_one_gpu(workflow):
+    plan, _ = planned(workflow, profile="slurm")
+    (answer,) = (line for line in plan["lines"] if line["rule"] == "answer")
+    # three in a row, two hours each
+    assert (answer["jobs"], answer["slurm_jobs"], answer["asked_gpu_h"], answer["asked_cpu_h"]) == (3, 1, 6, 8 * 6)
+
+
+def test_a_study_of_many_runs_is_its_trainings_and_fewer_small_slurm_jobs(workflow):
+    (workflow.folder / "many.yaml").write_text(f"study: {{seeds: {list(range(1, 101))}}}\n")
+    plan, _ = planned(workflow, "many.yaml", "slurm")
+    slurm_jobs = {line["rule"]: line["slurm_jobs"] for line in plan["lines"]}
+    assert slurm_jobs["train"] == 100, "a training is never grouped"
+    assert plan["total"]["jobs"] > 400
+    assert plan["total"]["slurm_jobs"] < 100 + 60, "of 309 answers, measures and judges"
+
+
+def test_judges_share_slurm_jobs_unless_an_api_judges(workflow):
+    own, _ = planned(workflow, profile="slurm")
+    assert {line["rule"]: line["slurm_jobs"] for line in own["lines"]}["judge"] == 1
+    paper, _ = planned(workflow, PAPER, "slurm")
+    (judge,) = (line for line in paper["lines"] if line["rule"] == "judge")
+    assert (judge["where"], judge["slurm_jobs"]) == ("API", 0), "no compute node has internet"
 
 
 def test_a_machine_without_apptainer_plans_too(workflow, bare):

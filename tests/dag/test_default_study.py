@@ -54,6 +54,10 @@ def test_touching_nothing_reruns_nothing(done):
     assert done.planned() == {}
 
 
+def test_what_was_done_here_is_not_done_again_in_a_container_on_a_cluster(done):
+    assert done.planned(profile="slurm") == {}
+
+
 # what is changed (file, old, new) -> the jobs that run again
 TRAINED = {"train": 1, "answer": 1, "measure": 1, "judge": 1, "plot_loss": 1, **FROM_TABLE}
 ANSWERED = {"answer": 3, "measure": 3, "judge": 3, **FROM_TABLE}

@@ -1,5 +1,6 @@
 """Every study that is shipped is planned, on this machine and for Slurm, with or without its data at hand."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 @pytest.mark.parametrize("profile", ["local", "slurm"])
 def test_a_study_is_planned(workflow, study, profile, monkeypatch):
     monkeypatch.delenv("TUNEPROOF_DATA", raising=False)
+    began = time.monotonic()
     planned = workflow.planned("--configfile", f"studies/{study.name}", profile=profile)
+    assert time.monotonic() - began < 5
     assert planned["train"] >= 1
     assert planned["write_report"] == 1
     assert "render_sample_site" not in planned, "the default corpus is not fetched for another study"
@@ -19,3 +22,8 @@ def test_a_study_is_planned(workflow, study, profile, monkeypatch):
 
 def test_the_default_study_is_planned_for_slurm(workflow):
     assert workflow.planned(profile="slurm") == workflow.planned()
+
+
+def test_what_needs_the_network_is_staged(workflow):
+    staged = {"fetch_model": 3, "build_image": 1, "render_sample_site": 1, "crawl": 1, "staged": 1}
+    assert workflow.planned("staged", profile="slurm") == staged

@@ -100,3 +100,11 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_tables(finished, new
         assert new_study.read(name) == finished.read(name), name
     adapter = f"{RUN}/adapter/adapter_model.safetensors"
     assert (new_study.folder / adapter).read_bytes() == (finished.folder / adapter).read_bytes()
+
+
+def test_a_run_on_another_machine_is_not_unlocked_over(new_study):
+    (new_study.folder / ".snakemake" / "locks").mkdir(parents=True)
+    (new_study.folder / ".snakemake" / "locks" / "0.input.lock").write_text("results/report.html\n")
+    (new_study.folder / ".snakemake" / "tuneproof.host").write_text("login2")
+    assert new_study.start().wait() == 1
+    assert "the last run in this folder was started on login2, this is" in new_study.read("run.log")

@@ -194,9 +194,10 @@ def test_a_batch_that_a_killed_run_submitted_is_collected_not_submitted_again(se
 
 
 def test_a_batch_whose_id_was_not_yet_noted_is_found_again(server, tmp_path, monkeypatch):
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr(Batch, "_note", lambda self, line: killed(line))
-        ask(server, tmp_path, 20)
+        with pytest.raises(Killed):
+            ask(server, tmp_path, 20)
     ask(server, tmp_path, 20)
     assert len(server.made) == 1
     assert set(server.answers.values()) == {1}

@@ -141,9 +141,9 @@ def test_a_rule_that_nothing_is_known_of_is_counted_too(config):
 
 SLURM = [
     Job("crawl", {"corpus": "haldrune"}, LOGIN),
-    Job("measure", {"dataset": "haldrune"}, CPU, 1, 0, 60, "group 1"),
-    Job("measure", {"dataset": "haldrune"}, CPU, 1, 0, 60, "group 1"),
-    Job("tabulate_scores", {}, CPU, 1, 0, 30, "group 1"),
+    Job("measure", {"dataset": "haldrune"}, CPU, 1, 0, 60, "group 1", 60, 0),
+    Job("measure", {"dataset": "haldrune"}, CPU, 1, 0, 60, "group 1", 60, 0),
+    Job("tabulate_scores", {}, CPU, 1, 0, 30, "group 1", 30, 0),
     Job(
         "train",
         {"model": "smollm2-135m-instruct", "method": "lora", "dataset": "haldrune", "seed": "1"},
@@ -152,6 +152,8 @@ SLURM = [
         4,
         90,
         "job 4",
+        8 * 90,
+        4 * 90,
     ),
 ]
 

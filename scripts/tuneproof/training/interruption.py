@@ -75,8 +75,15 @@ class Journal:
                 f"{self.file.parent}: two attempts in a row got no step further than step {step}; raise the rule's "
                 "runtime or its memory, or lower save_steps, and start Snakemake again"
             )
-        where = {"job": os.environ.get("SLURM_JOB_ID"), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
-        self.add("begin", step, run=self._run, container=os.environ.get("APPTAINER_CONTAINER"), **where)
+        self.add(
+            "begin",
+            step,
+            run=self._run,
+            job=os.environ.get("SLURM_JOB_ID"),
+            gpus=os.environ.get("CUDA_VISIBLE_DEVICES"),
+            container=os.environ.get("APPTAINER_CONTAINER"),
+            processes=int(os.environ.get("WORLD_SIZE", "1")),
+        )
 
     def add(self, event: str, step: int, **more: Any) -> None:
         """Append a line. An attempt that is killed leaves no end."""
