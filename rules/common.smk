@@ -31,7 +31,11 @@ MODEL_LOCKS = sorted(
     f"resources/models/{model}/lock.json"
     for model in {
         *CONFIG.study.models,
-        *(CONFIG.llms[name].model for name in LLMS if name not in APIS),
+        *(
+            CONFIG.llms[name].model
+            for name in LLMS
+            if name not in APIS and CONFIG.llms[name].engine == "openvino"
+        ),
         *ENCODERS,
     }
 )
@@ -43,10 +47,14 @@ KEEP_MEMORY = (
 # Not a parameter of the rules that ask an LLM: a new budget or another mode is no reason to run a job again.
 CALLS = json.dumps(CONFIG.calls.model_dump(mode="json"))
 shell.prefix("set -euo pipefail; export TUNEPROOF_CALLS={CALLS:q}; ")
+# vLLM has an environment of its own; where one LLM of a study needs it, all that are asked run there
+VLLM = any(CONFIG.llms[name].engine == "vllm" for name in LLMS)
+LLM_ENV = "../envs/judge.yaml" if VLLM else "../envs/cpu.yaml"
+LLM_IMAGE = CONFIG.containers.judge if VLLM else CONFIG.containers.cpu
 # built here where they are this project's own; a registry's are pulled by Apptainer
 IMAGES = sorted(
     image
-    for image in {CONFIG.containers.cpu, CONFIG.containers.gpu}
+    for image in {CONFIG.containers.cpu, CONFIG.containers.gpu, LLM_IMAGE}
     if image in [f"containers/{name}.sif" for name in ("cpu", "gpu", "judge")]
 )
 CRAWLS = [
@@ -133,10 +141,12 @@ def llm_section(wildcards):
 
 
 def llm_lock(wildcards):
-    """The lock of the LLM's model; an API has none."""
+    """The lock of the LLM's model, as its engine reads it: GGUF, or a transformers folder; an API has none."""
     if calls_api(wildcards):
         return []
-    return f"resources/models/{CONFIG.llms[llm_of(wildcards)].model}/lock.json"
+    llm = CONFIG.llms[llm_of(wildcards)]
+    form = "" if llm.engine == "openvino" else "student/"
+    return f"resources/models/{llm.model}/{form}lock.json"
 
 
 def calls_api(wildcards):
@@ -152,6 +162,11 @@ def llm_memory(wildcards):
 def llm_threads(wildcards):
     """Cores of a job that asks an LLM: one where it waits for an API."""
     return 1 if calls_api(wildcards) else 2
+
+
+def llm_gpus(wildcards):
+    """GPUs of a job that asks an LLM."""
+    return int(CONFIG.llms[llm_of(wildcards)].engine in ("vllm", "transformers"))
 
 
 def keys_missing_for(jobs):

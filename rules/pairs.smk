@@ -17,13 +17,14 @@ rule write_pairs:
         "results/costs/write_pairs.{dataset}.tsv"
     localrule: WRITING_IS_LOCAL
     conda:
-        "../envs/cpu.yaml"
+        LLM_ENV
     container:
-        CONFIG.containers.cpu
+        LLM_IMAGE
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
         api=calls_api,
+        gpu=llm_gpus,
     params:
         spec=section("datasets", "dataset"),
         llm=llm_section,
@@ -75,13 +76,14 @@ rule rephrase_questions:
         "results/costs/rephrase_questions.{dataset}.tsv"
     localrule: WRITING_IS_LOCAL
     conda:
-        "../envs/cpu.yaml"
+        LLM_ENV
     container:
-        CONFIG.containers.cpu
+        LLM_IMAGE
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
         api=calls_api,
+        gpu=llm_gpus,
     params:
         phrasings=lambda w: CONFIG.datasets[w.dataset].phrasings,
         max_failed=lambda w: CONFIG.datasets[w.dataset].max_failed,

@@ -42,13 +42,14 @@ rule judge:
         None if JUDGING_IS_LOCAL else "judges"
     localrule: JUDGING_IS_LOCAL
     conda:
-        "../envs/cpu.yaml"
+        LLM_ENV
     container:
-        CONFIG.containers.cpu
+        LLM_IMAGE
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
         api=calls_api,
+        gpu=llm_gpus,
     params:
         scoring=lambda w: CONFIG.judges[w.judge].scoring,
         llm=llm_section,

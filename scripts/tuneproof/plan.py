@@ -13,7 +13,7 @@ from typing import Any
 
 from tuneproof.llm.budget import dollars as dollars_for
 from tuneproof.scores.judge import FEEDBACK_TOKENS
-from tuneproof.study import ApiLLM, Config, LoRA, ModelSpec
+from tuneproof.study import VLLMLLM, ApiLLM, Config, LoRA, ModelSpec
 
 HERE, LOGIN, API, CPU, GPU = "this machine", "login node", "API", "CPU", "GPU"
 
@@ -80,6 +80,12 @@ CPU_DECODING = Assumption(
 )
 LLM_READS = Assumption("prompt tokens/s of a 1.5B LLM in OpenVINO on two cores", 324, "Measured, 16 prompts at once.")
 LLM_WRITES = Assumption("tokens/s that it writes", 122, "Measured likewise; another size is taken in proportion.")
+VLLM_CALL = Assumption(
+    "seconds of a call of a 7B LLM in vLLM on a GPU",
+    0.3,
+    "Prometheus 2: about 1,000 judgements in 5 minutes, reported.",
+)
+VLLM_WEIGHTS = 7.24e9
 LLM_WEIGHTS = 1.54e9  # of the LLM that was measured
 LLM_START = Assumption("seconds that it needs to load, once per group", 10, "Measured.")
 GGUF_BYTES = Assumption("bytes a weight takes in a GGUF file of 4 bits", 0.73, "Both models of the default study.")
@@ -330,7 +336,11 @@ def _calls(config: Config, name: str, job: Job, calls: int, prompt: float, compl
         dollars = calls * dollars_for(prompt, 0, completion, llm.price, llm.batch) if llm.price else None
         seconds = START.value + calls * (API_LATENCY.value + completion / API_WRITES.value) / llm.max_concurrent
         return Cost(seconds, calls, prompt, completion, dollars, disk)
-    slower = weights_of(config.models[llm.model]) / LLM_WEIGHTS * 2 / max(job.threads, 1)
+    weights = weights_of(config.models[llm.model])
+    if isinstance(llm, VLLMLLM):
+        start = GPU_START.value + 2 * weights / LOADING.value
+        return Cost(start + calls * VLLM_CALL.value * weights / VLLM_WEIGHTS, calls, prompt, completion, disk=disk)
+    slower = weights / LLM_WEIGHTS * 2 / max(job.threads, 1)
     groups = -(-calls // llm.group_size)
     seconds = calls * (prompt / LLM_READS.value + completion / LLM_WRITES.value) * slower + groups * LLM_START.value
     return Cost(START.value + seconds, calls, prompt, completion, disk=disk)
@@ -501,10 +511,11 @@ def assumptions(lines: Sequence[Line]) -> list[Assumption]:
             chosen += [CPU_TRAINING, CPU_DECODING]
     if rules & {"write_pairs", "rephrase_questions", "judge"}:
         chosen += [API_LATENCY, API_WRITES] if API in where else []
+        chosen += [VLLM_CALL, LOADING] if GPU in where else []
         chosen += [LLM_READS, LLM_WRITES, LLM_START]
     if rules & {"fetch_model", "prepare_student"}:
         chosen += [DOWNLOAD, LOADING]
-    return [*chosen, START, STORED_CALL, PAGE]
+    return [*dict.fromkeys(chosen), START, STORED_CALL, PAGE]
 
 
 def as_json(config: Config, lines: Sequence[Line], sizes: Mapping[str, Sizes]) -> dict[str, Any]:

@@ -173,13 +173,33 @@ class CorpusSpec(_Section):
 class LocalLLM(_Section):
     """A language model that writes or judges inside the job, from weights of `models`."""
 
-    engine: Literal["openvino"] = Field(description="openvino: OpenVINO GenAI in the process, on the CPU.")
     model: Id = Field(description="A model of `models`.")
-    max_concurrent: int = Field(48, ge=1, description="Requests that are decoded together.")
     group_size: int = Field(
         128, ge=1, description="Requests that are answered as one unit: what a kill can cost, and what fixes a reply."
     )
+
+
+class OpenVINOLLM(LocalLLM):
+    """OpenVINO GenAI: the default on a CPU."""
+
+    engine: Literal["openvino"] = Field(description="openvino: OpenVINO GenAI in the process, on the CPU.")
+    max_concurrent: int = Field(48, ge=1, description="Requests that are decoded together.")
     kv_cache_gb: int = Field(2, ge=1, description="Memory for keys and values, in GiB.")
+
+
+class VLLMLLM(LocalLLM):
+    """vLLM: for a GPU, in the judge's image."""
+
+    engine: Literal["vllm"] = Field(description="vllm: vLLM in the process, on a GPU.")
+    max_concurrent: int = Field(256, ge=1, description="Requests that are decoded together.")
+    gpu_memory: float = Field(0.9, gt=0, lt=1, description="Share of the GPU's memory that vLLM may take.")
+
+
+class TransformersLLM(LocalLLM):
+    """transformers' generate: slow, and wherever torch runs."""
+
+    engine: Literal["transformers"] = Field(description="transformers: transformers' generate, on a GPU or a CPU.")
+    group_size: int = Field(16, ge=1, description="Requests that are answered as one batch.")
 
 
 class Price(_Section):
@@ -244,13 +264,14 @@ class ApiLLM(_Section):
         return value
 
 
-LLM = Annotated[LocalLLM | ApiLLM, Field(discriminator="engine")]
+AnyLLM = OpenVINOLLM | VLLMLLM | TransformersLLM | ApiLLM
+LLM = Annotated[AnyLLM, Field(discriminator="engine")]
 
 
-def parse_llm(text: str) -> LocalLLM | ApiLLM:
+def parse_llm(text: str) -> AnyLLM:
     """Read an LLM's section that a script is given as JSON; raise InputError where it is wrong."""
     try:
-        llm: LocalLLM | ApiLLM = TypeAdapter(LLM).validate_json(text)
+        llm: AnyLLM = TypeAdapter(LLM).validate_json(text)
     except ValidationError as error:
         raise InputError("section LLM: " + "; ".join(_sentence(e) for e in error.errors())) from None
     return llm
@@ -370,6 +391,9 @@ class Containers(_Section):
     cpu: str = Field("containers/cpu.sif", description="Image of containers/cpu.def.")
     gpu: str = Field(
         "containers/gpu.sif", description="Image of containers/gpu.def, for the rules that train and answer."
+    )
+    judge: str = Field(
+        "containers/judge.sif", description="Image of containers/judge.def, for the rules that ask an LLM of vLLM."
     )
 
 

@@ -27,7 +27,7 @@ from tuneproof.llm.openvino import engine_id
 from tuneproof.llm.store import Store
 from tuneproof.pairs.write import requests
 from tuneproof.records import Answer, Chunk, Example, Page, Pair, Phrasing, read_rows, write_json, write_rows
-from tuneproof.study import LocalLLM, load
+from tuneproof.study import OpenVINOLLM, load
 
 # --- the configuration ---
 
@@ -340,7 +340,7 @@ def inputs(root, tmp_path_factory):
         named = [{"name": file, "sha256": SHA, "size": len(WEIGHTS)} for file in files]
         write_json(folder / name / "lock.json", {**MODEL, "model": name, "hub": None, "files": named})
     # every call of write_pairs is in the store, so that no model is needed
-    engine = engine_id(LocalLLM.model_validate(QWEN), folder / "model" / "lock.json")
+    engine = engine_id(OpenVINOLLM.model_validate(QWEN), folder / "model" / "lock.json")
     written = json.dumps({"pairs": [{"quote": "q", "question": "What is it?", "answer": "It."}]})
     calls = [
         (r.key(engine), r, Reply(written, 5, 5, "stop"))

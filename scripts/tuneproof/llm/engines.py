@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from tuneproof.errors import InputError
-from tuneproof.llm import api, batch, openvino
+from tuneproof.llm import api, batch, openvino, transformers, vllm
 from tuneproof.llm.budget import Account, Purse, cost_of
-from tuneproof.llm.calls import Provider, Reply, Request
+from tuneproof.llm.calls import Engine, Provider, Reply, Request
 from tuneproof.llm.client import Answered, complete, complete_structured, usage
 from tuneproof.llm.store import Store
-from tuneproof.study import ApiLLM, Calls, LocalLLM
+from tuneproof.study import VLLMLLM, AnyLLM, ApiLLM, Calls, OpenVINOLLM, TransformersLLM
 
 
 def complete_with(
-    llm: LocalLLM | ApiLLM,
+    llm: AnyLLM,
     model_lock: Path | None,
     requests: list[Request],
     store: Path,
@@ -46,20 +47,31 @@ def complete_with(
     else:
         if model_lock is None:
             raise InputError(f"--model: missing, expected the lock of {llm.model}")
-        identity = openvino.engine_id(llm, model_lock)
+        identity, load = _local(llm, model_lock)
         stored = Store(store, identity)
 
         def ask(wanted: list[Request]) -> list[Answered]:
-            return complete(wanted, identity, lambda: openvino.OpenVINO(llm, model_lock), stored, what, replay)
+            return complete(wanted, identity, load, stored, what, replay)
 
     return complete_structured(requests, shape, ask) if shape else ask(requests)
 
 
-def usage_of(stage: str, llm: LocalLLM | ApiLLM, answered: list[Answered]) -> dict[str, str | int | float]:
+def _local(llm: OpenVINOLLM | VLLMLLM | TransformersLLM, lock: Path) -> tuple[str, Callable[[], Engine]]:
+    """The identity of an engine inside the process, and how to load it."""
+    if isinstance(llm, OpenVINOLLM):
+        return openvino.engine_id(llm, lock), lambda: openvino.OpenVINO(llm, lock)
+    if isinstance(llm, VLLMLLM):
+        return vllm.engine_id(llm, lock), lambda: vllm.VLLM(llm, lock)
+    return transformers.engine_id(lock, None, llm.group_size), lambda: transformers.Transformers(
+        lock, None, llm.group_size
+    )
+
+
+def usage_of(stage: str, llm: AnyLLM, answered: list[Answered]) -> dict[str, str | int | float]:
     """Return the calls, tokens and dollars behind a stage's result, each call once; see client.usage."""
     return usage(stage, llm.model, answered, lambda reply: dollars_of(llm, reply))
 
 
-def dollars_of(llm: LocalLLM | ApiLLM, reply: Reply) -> float:
+def dollars_of(llm: AnyLLM, reply: Reply) -> float:
     """Return what a reply costs; nothing where the model runs here."""
     return cost_of(reply, llm.price, llm.batch).dollars if isinstance(llm, ApiLLM) else 0.0

@@ -17,10 +17,10 @@ from typing import Any
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
 from tuneproof.llm.calls import Reply, Request
-from tuneproof.study import LocalLLM
+from tuneproof.study import OpenVINOLLM
 
 
-def engine_id(llm: LocalLLM, lock: Path) -> str:
+def engine_id(llm: OpenVINOLLM, lock: Path) -> str:
     """Return all that a reply depends on: weights by digest, engine and version, and what shapes a batch."""
     version = importlib.metadata.version("openvino-genai")
     digest = model_digest(read_lock(lock))
@@ -34,7 +34,7 @@ class OpenVINO:
     groups, a resumed run and an undisturbed one would differ. Loading takes about 10 s, a group about two minutes.
     """
 
-    def __init__(self, llm: LocalLLM, lock: Path) -> None:
+    def __init__(self, llm: OpenVINOLLM, lock: Path) -> None:
         self.id = engine_id(llm, lock)
         self.group_size = llm.group_size
         self._llm = llm

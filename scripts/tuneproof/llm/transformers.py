@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
 from tuneproof.llm.calls import Reply, Request
-from tuneproof.records import file_sha256
+from tuneproof.records import Message, file_sha256
 
 
 def engine_id(student: Path, adapter: Path | None, batch_size: int) -> str:
@@ -40,15 +41,16 @@ class Transformers:
         self._model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
     def answer(self, requests: list[Request], done: Callable[[int], object]) -> list[Reply]:
-        """Answer one batch; replies end at the end-of-turn token or at the largest `max_tokens` of the batch."""
+        """Answer one batch; replies end at the end-of-turn token or at their `max_tokens`.
+
+        A schema is said in words. Choices are answered from the distribution over the next token.
+        """
         import torch
 
-        if any(r.schema or r.choices for r in requests):
-            raise InputError("engine transformers answers in free text: it takes neither a schema nor choices")
         tokenizer = self._tokenizer
         # the template writes BOS where the model wants one: adding special tokens would double it
         texts = [
-            tokenizer.apply_chat_template(r.messages, add_generation_prompt=True, tokenize=False) + r.prefill
+            tokenizer.apply_chat_template(_said(r), add_generation_prompt=True, tokenize=False) + r.prefill
             for r in requests
         ]
         batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self._model.device)
@@ -58,13 +60,29 @@ class Transformers:
             raise InputError(f"{width} tokens of prompt and {limit} of answer do not fit {self._context}: {self.id}")
         with torch.inference_mode():
             output = self._model.generate(
-                **batch, max_new_tokens=limit, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                **batch,
+                max_new_tokens=limit,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
+                output_logits=any(r.choices for r in requests),
+                return_dict_in_generate=True,
             )
         done(len(requests))
         return [
-            self._reply(int(mask.sum()), row[width:].tolist())
-            for mask, row in zip(batch["attention_mask"], output, strict=True)
+            self._distribution(r, int(mask.sum()), output.logits[0][i])
+            if r.choices
+            else self._reply(int(mask.sum()), output.sequences[i, width : width + r.max_tokens].tolist())
+            for i, (r, mask) in enumerate(zip(requests, batch["attention_mask"], strict=True))
         ]
+
+    def _distribution(self, request: Request, prompt_tokens: int, logits: Any) -> Reply:
+        assert request.choices
+        tokens = [self._tokenizer.encode(choice, add_special_tokens=False) for choice in request.choices]
+        if long := [c for c, t in zip(request.choices, tokens, strict=True) if len(t) != 1]:
+            raise InputError(f"choice {long[0]!r} is not one token of {self.id}, expected single tokens")
+        shares = logits[[t[0] for t in tokens]].float().softmax(0).tolist()
+        distribution = dict(zip(request.choices, shares, strict=True))
+        return Reply(max(distribution, key=distribution.__getitem__), prompt_tokens, 1, "length", distribution)
 
     def _reply(self, prompt_tokens: int, tokens: list[int]) -> Reply:
         end = self._tokenizer.eos_token_id
@@ -72,3 +90,11 @@ class Transformers:
         written = tokens[: tokens.index(end)] if stopped else tokens
         text = str(self._tokenizer.decode(written, skip_special_tokens=True)).strip()
         return Reply(text, prompt_tokens, len(written), "stop" if stopped else "length")
+
+
+def _said(request: Request) -> list[Message]:
+    if not request.schema:
+        return request.messages
+    last = request.messages[-1]
+    words = f"{last['content']}\n\nReply with nothing but JSON of this schema:\n{json.dumps(request.schema)}"
+    return [*request.messages[:-1], {**last, "content": words}]
