@@ -7,7 +7,7 @@ import pytest
 from tuneproof.errors import InputError
 from tuneproof.llm.calls import Request
 from tuneproof.llm.engines import complete_with
-from tuneproof.study import TransformersLLM, VLLMLLM, parse_llm
+from tuneproof.study import VLLMLLM, TransformersLLM, parse_llm
 
 
 @pytest.fixture(scope="module")
@@ -45,5 +45,5 @@ def test_a_choice_that_is_no_single_token_is_an_error(student, tmp_path):
 def test_vllm_is_named_where_it_is_missing(student, tmp_path):
     llm = parse_llm(json.dumps({"engine": "vllm", "model": "smollm2-135m-instruct"}))
     assert isinstance(llm, VLLMLLM)
-    with pytest.raises(InputError, match="engine vllm: not installed here"):
+    with pytest.raises(InputError, match="engine vllm: vllm is not installed here"):
         complete_with(llm, student, [say("x")], tmp_path, "test")
