@@ -17,7 +17,7 @@ BASE ?= docker
 RUN_STUDY = python scripts/run_study.py
 SNAKEMAKE = $(RUN_STUDY) --profile profiles/local
 
-.PHONY: help demo setup test lint format schema report dag plan estimate lock image images resume stage test-cluster bench-cluster bench-llm clean
+.PHONY: help demo setup test lint format schema report dag plan estimate lock image images resume stage test-cluster bench-cluster bench-llm bench-llm-local clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -78,6 +78,9 @@ plan: .venv/installed  ## what STUDY would cost with PROFILE (local, slurm), bef
 
 bench-llm: .venv/installed  ## our client for API models beside others, on a stub server: benchmarks/llm.json
 	python benchmarks/llm.py --long 100000
+
+bench-llm-local: setup  ## our engine on a CPU beside transformers and llama.cpp's server: benchmarks/llm_local.json
+	python benchmarks/llm_local.py
 
 report: .venv/installed  ## Snakemake's own report, with captions
 	snakemake --report results/snakemake-report.html

@@ -78,7 +78,6 @@ class Account:
     llm: str
     provider: str
     calls: int = 0
-    repairs: int = 0
     unanswered: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -199,7 +198,6 @@ def by_stage(ledger: Path, name: Callable[[Account], tuple[str, ...]]) -> dict[t
         total = sums.setdefault(name(a), Account(a.stage, a.llm, a.provider))
         for part in (
             "calls",
-            "repairs",
             "unanswered",
             "prompt_tokens",
             "cached_tokens",

@@ -115,7 +115,7 @@ def _each(
     about: Callable[[Reply], dict[str, Any]],
     bar: Any,
 ) -> dict[str, str]:
-    kept = 0
+    kept = counted = 0
     bar.update(len(unique) - len(missing))
 
     def keep(key: str, reply: Reply) -> None:
@@ -124,11 +124,12 @@ def _each(
         kept += 1
 
     def sync() -> None:
-        nonlocal kept
-        if kept:
-            fresh, kept = kept, 0
+        # in another thread than `keep`: each of the two writes one of the counters
+        nonlocal counted
+        if (before := kept) > counted:
             store.sync()
-            bar.update(fresh)  # an answer counts from here
+            bar.update(before - counted)  # an answer counts from here
+            counted = before
 
     return provider.answer_each(missing, keep, sync)
 
