@@ -91,6 +91,15 @@ class Journal:
         with self.file.open("a") as stream:
             stream.write(json.dumps({"event": event, "step": step, "at": round(time.time(), 1), **more}) + "\n")
 
+    def withdraw(self) -> None:
+        """Take an attempt's begin back: one whose input was refused is none, and leaves nothing behind."""
+        lines = self.file.read_text().splitlines(keepends=True)[:-1]
+        if lines:
+            self.file.write_text("".join(lines))
+        else:
+            self.file.unlink()
+            self.file.parent.rmdir()
+
     def rows(self) -> list[dict[str, Any]]:
         """Return what was noted; a line that a full disk has torn is left out."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []

@@ -67,7 +67,12 @@ def train(
         if last:
             print(f"train: resuming from {last}", file=sys.stderr, flush=True)
     callbacks = [*([_progress_callback()] if journal else []), stop_callback(stop, journal)]
-    trainer = _trainer(spec, student, train_file, val_file, seed, folder, callbacks)
+    try:
+        trainer = _trainer(spec, student, train_file, val_file, seed, folder, callbacks)
+    except InputError:
+        if journal:
+            journal.withdraw()
+        raise
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     except Interrupted as interrupted:
