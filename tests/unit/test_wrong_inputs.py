@@ -95,7 +95,7 @@ CONFIG_CASES = {
     "engine that there is none of": (
         {"llms/qwen/engine": "magic"},
         "llms.qwen.engine: 'magic' is wrong",
-        "'openvino', 'openai'",
+        "'openvino', 'vllm', 'transformers', 'openai'",
     ),
     "no engine": ({"llms/qwen/engine": ...}, "llms.qwen.engine: missing", ""),
     "key of another engine": ({"llms/qwen/base_url": "http://x"}, "llms.qwen.base_url: unknown key", "kv_cache_gb"),
