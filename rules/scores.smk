@@ -37,10 +37,10 @@ rule judge:
         "logs/judge/{run}/{dataset}.{mode}.{judge}.log",
     benchmark:
         "results/costs/judge/{run}/{dataset}.{mode}.{judge}.tsv"
-    localrule: JUDGING_IS_LOCAL
     # not in the profile: Snakemake submits a local rule that has a group
     group:
         None if JUDGING_IS_LOCAL else "judges"
+    localrule: JUDGING_IS_LOCAL
     conda:
         "../envs/cpu.yaml"
     container:
