@@ -50,9 +50,7 @@ def main() -> None:
     try:
         train(spec, args.student, args.train, args.val, args.seed, args.checkpoints, args.out, stop)
     except Interrupted as interrupted:
-        print(
-            f"train: {interrupted.reason} at step {interrupted.step}; the next attempt goes on there", file=sys.stderr
-        )
+        print(f"train: {interrupted.reason}; the next attempt goes on at step {interrupted.step}", file=sys.stderr)
         sys.exit(OUT_OF_TIME)
 
 
