@@ -6,7 +6,7 @@
 Writes adapter/ (safetensors, with tokenizer and template), train_log.jsonl (loss, evaluation loss, learning rate,
 gradient norm by step) and spec.json (recipe, seed, digests of model and data).
 
-With --devices N it runs as N processes under torchrun; a step sees the same examples whatever N is. With
+With --devices N it runs as N processes under torchrun; a full step sees the same examples whatever N is. With
 --time-budget-min it saves a checkpoint and leaves with exit code 75 before the budget is used up; SIGTERM does the
 same at once.
 """
