@@ -6,7 +6,7 @@
 Writes adapter/ (safetensors, with tokenizer and template), train_log.jsonl (loss, evaluation loss, learning rate,
 gradient norm by step) and spec.json (recipe, seed, digests of model and data).
 
-With --devices N it runs as N processes under torchrun; a step sees the same examples whatever N is. With
+With --devices N it runs as N processes under torchrun; a full step sees the same examples whatever N is. With
 --time-budget-min it saves a checkpoint and leaves with exit code 75 before the budget is used up; SIGTERM does the
 same at once.
 """
@@ -50,9 +50,7 @@ def main() -> None:
     try:
         train(spec, args.student, args.train, args.val, args.seed, args.checkpoints, args.out, stop)
     except Interrupted as interrupted:
-        print(
-            f"train: {interrupted.reason} at step {interrupted.step}; the next attempt goes on there", file=sys.stderr
-        )
+        print(f"train: {interrupted.reason}; the next attempt goes on at step {interrupted.step}", file=sys.stderr)
         sys.exit(OUT_OF_TIME)
 
 

@@ -132,10 +132,11 @@ class ClusterStudy:
         path.write_text(text.replace(old, new))
 
     def jobs(self, rule: str) -> list[dict[str, str]]:
-        """This study's Slurm jobs of a rule, in the order of their start."""
+        """This study's Slurm jobs of a rule ("": of any), in the order of their start."""
         fields = ("JobID", "JobName", "State", "ExitCode", "Start", "End", "ReqMem", "ReqTRES", "WorkDir", "ElapsedRaw")
         rows = [row for row in self.slurm.sacct(*fields) if row["WorkDir"] == str(self.folder)]
-        return sorted((row for row in rows if f"rule_{rule}" in row["Comment"]), key=lambda row: int(row["JobID"]))
+        chosen = (row for row in rows if not rule or f"rule_{rule}" in row["Comment"])
+        return sorted(chosen, key=lambda row: int(row["JobID"]))
 
 
 def wait_for(check: Callable[[], object], seconds: float, what: str) -> None:

@@ -114,7 +114,7 @@ def test_one_training_survives_every_fault_and_short_walltimes(study, small_disk
     assert slurm.state(began(6)["job"]) == "RUNNING"
 
     # what is left, in jobs of one minute
-    study.edit(profile, "mem_mb: 2500 * attempt", "mem_mb: 24000 * attempt")
+    study.edit(profile, "mem_mb: 2500 * attempt", "mem_mb: 24000")
     study.edit(profile, """runtime: 720, slurm_extra: "'--signal=TERM@300'\"""", "runtime: 1")
     printed = study.resume(LOG, *OVERLAY)
     assert f"left over from a run that was killed: {began(6)['job']} (running)" in printed
@@ -125,7 +125,7 @@ def test_one_training_survives_every_fault_and_short_walltimes(study, small_disk
     assert study.read(LOG) == (default_here / LOG).read_text(), "one curve, equal to the undisturbed one"
     assert (study.folder / ADAPTER).read_bytes() == (default_here / ADAPTER).read_bytes()
 
-    jobs = {row["JobID"]: row for row in study.jobs("train")}
+    jobs = {row["JobID"]: row for row in study.jobs("")}
     table = []
     for number, fault in faults.items():
         begin = begins(study)[number - 1]
