@@ -2,13 +2,14 @@
 
     python benchmarks/llm_local.py [--rounds 1] [--prompts 64] [--judged 48]
 
-The default study's generator writes 48 tokens to each of 64 prompts, greedily. Ours is timed with the loading of the
-model and with the store on, the others without loading. Then a judge's prompt of which four fifths are the same for
-all rows is read, with reuse of the common part and without.
+The default study's generator writes 48 tokens to each of 64 prompts, greedily; nobody's loading is counted, and ours
+has the store on. The others are tried with 16 and with all 64 prompts at once. Then a judge's prompt of which four
+fifths are the same for all rows is read, with reuse of the common part and without.
 """
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import statistics
@@ -25,9 +26,8 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 MODEL = ROOT / "resources/models/qwen2.5-coder-1.5b-instruct/lock.json"
 LLAMACPP = ["xllamacpp==2026.10.11549"]
-MAX_TOKENS, TOGETHER = 48, 16
-CONTENDERS = ("ours", "transformers", "llama.cpp")
-
+MAX_TOKENS = 48
+CONTENDERS = ("ours", "transformers, 16", "transformers, 64", "llama.cpp, 16", "llama.cpp, 64")
 
 THINGS = (
     "diesel generator, chilled-water loop, mantrap, patch panel, battery string, raised floor, fire damper, meet-me"
@@ -56,27 +56,68 @@ def requests(texts: list[str], max_tokens: int) -> list[Any]:
     return [Request([{"role": "user", "content": text}], max_tokens) for text in texts]
 
 
-def openvino(wanted: list[Any], reuse: bool = True) -> list[Any]:
+def openvino(wanted: list[Any], reuse: bool = True) -> tuple[list[Any], float]:
+    """Answer with our engine; return replies and seconds without those of loading."""
     from tuneproof.llm import openvino
     from tuneproof.llm.client import complete
     from tuneproof.llm.store import Store
     from tuneproof.study import OpenVINOLLM
 
-    class WithoutReuse(openvino.OpenVINO):
+    loading = 0.0
+
+    class Timed(openvino.OpenVINO):
         def _load(self) -> Any:
+            nonlocal loading
+            began = time.perf_counter()
+            pipeline = super()._load() if reuse else self._without_reuse()
+            loading += time.perf_counter() - began
+            return pipeline
+
+        def _without_reuse(self) -> Any:
             import openvino_genai
 
             scheduler = openvino_genai.SchedulerConfig()
-            scheduler.enable_prefix_caching = False
+            scheduler.enable_prefix_caching, scheduler.max_num_batched_tokens = False, 2048
             scheduler.max_num_seqs, scheduler.cache_size = self._llm.max_concurrent, self._llm.kv_cache_gb
             return openvino_genai.ContinuousBatchingPipeline(str(self._path), scheduler, "CPU", {})
 
-    llm = OpenVINOLLM(engine="openvino", model="qwen2.5-coder-1.5b-instruct")
+    llm = OpenVINOLLM(engine="openvino", model="qwen2.5-coder-1.5b-instruct", max_concurrent=64)
     identity = openvino.engine_id(llm, MODEL)
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        start = openvino.OpenVINO if reuse else WithoutReuse
-        answered = complete(wanted, identity, lambda: start(llm, MODEL), Store(Path(folder), identity), "bench")
-    return [a.reply for a in answered]
+        answered = complete(wanted, identity, lambda: Timed(llm, MODEL), Store(Path(folder), identity), "bench")
+    return [a.reply for a in answered], time.perf_counter() - began - loading
+
+
+def weights_differ() -> dict[str, float]:
+    """How far the weights that OpenVINO makes of the GGUF are from the file's, by the file's types: |a - b| / |b|."""
+    import gguf
+    import numpy as np
+    import openvino as ov
+    import openvino_genai
+
+    file = MODEL.parent / json.loads(MODEL.read_text())["files"][0]["name"]
+    core, differs = ov.Core(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / file.name
+        link.symlink_to(file)
+        openvino_genai.LLMPipeline(str(link), "CPU", enable_save_ov_model=True)
+        model = core.read_model(Path(folder) / "openvino_model.xml")
+        wanted = {f"blk.0.{name}.weight" for name in ("attn_q", "attn_v", "ffn_up", "ffn_down")}
+        tensors = [tensor for tensor in gguf.GGUFReader(str(file)).tensors if tensor.name in wanted]
+        theirs = [(t.tensor_type.name, gguf.dequantize(t.data, t.tensor_type)) for t in tensors]
+        matmuls = [op for op in model.get_ordered_ops() if op.get_type_name() == "MatMul"][:10]  # of the first layer
+        for op in matmuls:
+            try:
+                weight = ov.Model([op.input_value(1).get_node()], [], "weight")
+            except RuntimeError:  # not of weights alone: rotary angles, attention
+                continue
+            ours = next(iter(core.compile_model(weight, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({}).values()))
+            for kind, values in theirs:
+                if ours.shape == values.shape:
+                    error = float(np.linalg.norm(ours - values) / np.linalg.norm(values))
+                    differs[kind] = min(error, differs.get(kind, 1.0))
+    return differs
 
 
 def load_transformers() -> Any:
@@ -109,41 +150,45 @@ def load_transformers() -> Any:
 
 def measure(contender: str, n: int, url: str) -> dict[str, Any]:
     """Answer the prompts with one contender, in this process."""
+    together = together_of(contender)
     if contender.startswith("prefix"):
-        wanted = requests(judged(n), 1)
-        began = time.perf_counter()
-        replies = openvino(wanted, reuse=contender == "prefix, reused")
-        seconds = time.perf_counter() - began
+        replies, seconds = openvino(requests(judged(n), 1), reuse=contender == "prefix, reused")
         return {"prompt_tokens_per_s": sum(r.prompt_tokens for r in replies) / seconds, "seconds": seconds}
     wanted = requests(prompts(n), MAX_TOKENS)
     if contender == "ours":
-        began = time.perf_counter()
-        replies = openvino(wanted)
-    elif contender == "transformers":
+        replies, seconds = openvino(wanted)
+    elif contender.startswith("transformers"):
         generate = load_transformers()
         began = time.perf_counter()
-        replies = [reply for i in range(0, n, TOGETHER) for reply in generate(wanted[i : i + TOGETHER])]
+        replies = [reply for i in range(0, n, together) for reply in generate(wanted[i : i + together])]
+        seconds = time.perf_counter() - began
     else:
         from tuneproof.llm.engines import complete_with
         from tuneproof.study import ApiLLM
 
-        llm = ApiLLM(engine="openai", model="qwen", base_url=url, key_env=None, max_concurrent=TOGETHER, timeout_s=600)
+        llm = ApiLLM(engine="openai", model="qwen", base_url=url, key_env=None, max_concurrent=together, timeout_s=600)
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             replies = [a.reply for a in complete_with(llm, None, wanted, Path(folder), "bench")]
-    seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began
     tokens = sum(r.completion_tokens for r in replies)
     return {"tokens_per_s": tokens / seconds, "seconds": seconds, "texts": [r.text.strip() for r in replies]}
 
 
-def serve() -> None:
+def together_of(contender: str) -> int:
+    """How many prompts a contender is given at once."""
+    number = contender.rpartition(", ")[2]
+    return int(number) if number.isdigit() else 0
+
+
+def serve(together: int) -> None:
     """llama.cpp's server, in its own environment; prints its address."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(MODEL.parent / json.loads(MODEL.read_text())["files"][0]["name"])
     parameters.model_alias = {"qwen"} if isinstance(parameters.model_alias, set) else "qwen"
-    parameters.n_parallel, parameters.n_ctx, parameters.port = TOGETHER, TOGETHER * 512, 0
+    parameters.n_parallel, parameters.n_ctx, parameters.port = together, together * 512, 0
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = os.cpu_count()
     server = xllamacpp.Server(parameters)
     print(server.listening_address, flush=True)
@@ -154,11 +199,12 @@ def run(contender: str, n: int) -> dict[str, Any]:
     server = None
     url = ""
     try:
-        if contender == "llama.cpp":
+        if contender.startswith("llama.cpp"):
             python = environment("llamacpp", LLAMACPP)
             server = subprocess.Popen(
-                [str(python), __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")},
+                [str(python), __file__, "--serve", str(together_of(contender))],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")},
             )  # fmt: skip
             assert server.stdout
             url = server.stdout.readline().strip().rstrip("/") + "/v1"
@@ -193,10 +239,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "llm_local.json", help="file to write")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--url", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        return serve()
+        return serve(args.serve)
     if args.measure:
         print(json.dumps(measure(args.measure, args.prompts, args.url)))
         return None
@@ -212,12 +258,14 @@ def main() -> None:
         prefix = name.startswith("prefix")
         metric = "prompt_tokens_per_s" if prefix else "tokens_per_s"
         rows.append(row(name, prefix or name == "ours", metric, "1/s", [result[metric] for result in results]))
-    for one, other in (("ours", "transformers"), ("ours", "llama.cpp"), ("transformers", "llama.cpp")):
+    # both at 64: the replies of one contender depend a little on what else is in the batch
+    for one, other in itertools.combinations(("ours", "transformers, 64", "llama.cpp, 64"), 2):
         pairs = list(zip(measured[one][0]["texts"], measured[other][0]["texts"], strict=True))
         equal = [float(x == y) for x, y in pairs]
         begun = [same_beginning(x, y) / max(len(x), len(y), 1) for x, y in pairs]
         for metric, values in (("equal_answers", equal), ("equal_beginning", begun)):
             rows.append(row(f"{one} and {other}", one == "ours", metric, "share", [statistics.mean(values)]))
+    rows += [row(f"weights of type {kind}", True, "difference", "share", [d]) for kind, d in weights_differ().items()]
     versions = {"llama.cpp": LLAMACPP[0]}
     for package in ("openvino-genai", "transformers", "torch"):
         versions[package] = importlib.metadata.version(package)

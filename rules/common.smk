@@ -44,8 +44,8 @@ MODEL_LOCKS = sorted(
 KEEP_MEMORY = (
     "GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=4000000000"
 )
-# Not a parameter of the rules that ask an LLM: a new budget or another mode is no reason to run a job again.
-CALLS = json.dumps(CONFIG.calls.model_dump(mode="json"))
+# Not a parameter of the rules that ask an LLM: a new budget, price or limit is no reason to run a job again.
+CALLS = tuneproof_study.calls_variable(CONFIG)
 shell.prefix("set -euo pipefail; export TUNEPROOF_CALLS={CALLS:q}; ")
 # vLLM has an environment of its own; where one LLM of a study needs it, all that are asked run there
 VLLM = any(CONFIG.llms[name].engine == "vllm" for name in LLMS)
@@ -137,7 +137,8 @@ def llm_of(wildcards):
 
 def llm_section(wildcards):
     """The LLM's section of the configuration, as JSON."""
-    return json.dumps(CONFIG.llms[llm_of(wildcards)].model_dump(mode="json"))
+    name = llm_of(wildcards)
+    return tuneproof_study.llm_parameter(name, CONFIG.llms[name])
 
 
 def llm_lock(wildcards):

@@ -28,8 +28,8 @@ def main() -> None:
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
     parser.add_argument(
         "--calls",
-        default=os.environ.get("TUNEPROOF_CALLS", "{}"),
-        help="the `calls` section of the configuration, as JSON; default: $TUNEPROOF_CALLS",
+        default=os.environ.get("TUNEPROOF_CALLS", ""),
+        help="budget, mode and how each API is asked, as JSON; default: $TUNEPROOF_CALLS",
     )
     parser.add_argument("--out", required=True, type=Path, help="scores to write (JSON Lines)")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
@@ -39,11 +39,11 @@ def main() -> None:
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import Answer, Example, read_rows, write_json, write_rows
     from tuneproof.scores import judge
-    from tuneproof.study import Calls, parse_llm
+    from tuneproof.study import parse_llm
 
     answers = read_rows(args.answers, Answer)
     examples = {e.id: e for path in args.tests for e in read_rows(path, Example)}
-    llm, calls = parse_llm(args.llm), Calls.parse(args.calls)
+    llm, calls = parse_llm(args.llm, args.calls)
     requests = judge.requests(answers, examples, read_prompt(args.prompt, judge.GAPS), args.scoring)
     answered = complete_with(llm, args.model, requests, args.store, f"judge {args.name}", calls)
     scores = judge.scores_from(answers, answered, args.name, args.scoring)

@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
     parser.add_argument(
         "--calls",
-        default=os.environ.get("TUNEPROOF_CALLS", "{}"),
-        help="the `calls` section of the configuration, as JSON; default: $TUNEPROOF_CALLS",
+        default=os.environ.get("TUNEPROOF_CALLS", ""),
+        help="budget, mode and how each API is asked, as JSON; default: $TUNEPROOF_CALLS",
     )
     parser.add_argument("--out", required=True, type=Path, help="phrasings to write (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
@@ -41,13 +41,13 @@ def main() -> None:
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.pairs import rephrase
     from tuneproof.records import Chunk, Pair, read_rows, write_json, write_rows
-    from tuneproof.study import Calls, parse_llm
+    from tuneproof.study import parse_llm
 
     template = read_prompt(args.prompt, {"n", "question"})
     pairs = read_rows(args.pairs, Pair)
     texts = {chunk.id: chunk.text for chunk in read_rows(args.chunks, Chunk)}
     requests = rephrase.requests(pairs, template, args.phrasings)
-    llm, calls = parse_llm(args.llm), Calls.parse(args.calls)
+    llm, calls = parse_llm(args.llm, args.calls)
     answered = complete_with(llm, args.model, requests, args.store, "rephrase questions", calls, rephrase.SHAPE)
     failed = failures(answered)
     write_rows(args.failed, failed)

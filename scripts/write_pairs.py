@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
     parser.add_argument(
         "--calls",
-        default=os.environ.get("TUNEPROOF_CALLS", "{}"),
-        help="the `calls` section of the configuration, as JSON; default: $TUNEPROOF_CALLS",
+        default=os.environ.get("TUNEPROOF_CALLS", ""),
+        help="budget, mode and how each API is asked, as JSON; default: $TUNEPROOF_CALLS",
     )
     parser.add_argument("--out", required=True, type=Path, help="pairs to write (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
@@ -38,13 +38,13 @@ def main() -> None:
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.pairs import write
     from tuneproof.records import Chunk, read_rows, write_json, write_rows
-    from tuneproof.study import Calls, DatasetSpec, parse_llm
+    from tuneproof.study import DatasetSpec, parse_llm
 
     spec = DatasetSpec.parse(args.spec)
     template = read_prompt(args.prompt, {"n", "title", "text"})
     chunks = write.draw_chunks(read_rows(args.chunks, Chunk), spec.max_chunks)
     requests = write.requests(chunks, template, spec.pairs_per_chunk)
-    llm, calls = parse_llm(args.llm), Calls.parse(args.calls)
+    llm, calls = parse_llm(args.llm, args.calls)
     answered = complete_with(llm, args.model, requests, args.store, "write pairs", calls, write.SHAPE)
     pairs, failed = write.pairs_from(chunks, answered)
     write_rows(args.failed, failed)

@@ -17,7 +17,16 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tuneproof.errors import InputError
 
@@ -255,6 +264,26 @@ class ApiLLM(_Section):
         False, description="Ask through the batch endpoint: cheaper, answered within a day, the same store."
     )
     batch_poll_s: float = Field(30, gt=0, description="Seconds between two looks at a batch.")
+    served: str | None = Field(
+        None, description="The name under which the endpoint answers, where it is another than `model` or a dated one."
+    )
+    body: dict[str, JsonValue] = Field(
+        {},
+        description="What each request says besides, or instead: a field of the endpoint's, null to leave ours out. "
+        "Models that reason: {max_tokens: null, max_completion_tokens: 4000, temperature: null}.",
+    )
+
+    @field_validator("body")
+    @classmethod
+    def _leaves_ours(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if taken := sorted({"model", "messages", "n", "stream", "response_format", "logprobs"} & value.keys()):
+            raise ValueError(f"{taken[0]!r} is for the client to say, expected other fields")
+        for name in ("max_tokens", "max_completion_tokens"):
+            if name in value and not (value[name] is None or (isinstance(value[name], int) and value[name] > 0)):
+                raise ValueError(f"{name}: {value[name]!r}, expected a number of tokens, or null")
+        if "max_tokens" in value and not (value["max_tokens"] or value.get("max_completion_tokens")):
+            raise ValueError("max_tokens is left out, expected max_completion_tokens: a reply without end has no price")
+        return value
 
     @field_validator("key_env")
     @classmethod
@@ -267,14 +296,11 @@ class ApiLLM(_Section):
 AnyLLM = OpenVINOLLM | VLLMLLM | TransformersLLM | ApiLLM
 LLM = Annotated[AnyLLM, Field(discriminator="engine")]
 
-
-def parse_llm(text: str) -> AnyLLM:
-    """Read an LLM's section that a script is given as JSON; raise InputError where it is wrong."""
-    try:
-        llm: AnyLLM = TypeAdapter(LLM).validate_json(text)
-    except ValidationError as error:
-        raise InputError("section LLM: " + "; ".join(_sentence(e) for e in error.errors())) from None
-    return llm
+# How an API is asked, not what: a change of these alters no reply and must rerun nothing.
+_HOW = frozenset(
+    "key_env price max_concurrent requests_per_minute tokens_per_minute timeout_s retries patience_min batch "
+    "batch_poll_s served".split()
+)
 
 
 class Budget(_Section):
@@ -291,6 +317,30 @@ class Calls(_Section):
         "live", description="replay: only the store answers, and a call it does not hold fails with its address."
     )
     budget: Budget = Field(Budget(), description="What API calls may cost.")
+
+
+def llm_parameter(name: str, llm: AnyLLM) -> str:
+    """Return what a rule has as its parameter: what a model's replies depend on, as JSON."""
+    how = _HOW if isinstance(llm, ApiLLM) else frozenset[str]()
+    return json.dumps({"name": name, **llm.model_dump(mode="json", exclude=set(how))})
+
+
+def calls_variable(config: Config) -> str:
+    """Return what all scripts find in TUNEPROOF_CALLS: the rules for calls, and how each API is asked, as JSON."""
+    apis = {name: llm for name, llm in config.llms.items() if isinstance(llm, ApiLLM)}
+    how = {name: llm.model_dump(mode="json", include=set(_HOW)) for name, llm in apis.items()}
+    return json.dumps({"calls": config.calls.model_dump(mode="json"), "how": how})
+
+
+def parse_llm(text: str, variable: str = "") -> tuple[AnyLLM, Calls]:
+    """Put a rule's parameter and TUNEPROOF_CALLS together again; raise InputError where one is wrong."""
+    section, rules = json.loads(text), json.loads(variable or "{}")
+    section |= rules.get("how", {}).get(section.pop("name", None), {})
+    try:
+        llm: AnyLLM = TypeAdapter(LLM).validate_python(section)
+    except ValidationError as error:
+        raise InputError("section LLM: " + "; ".join(_sentence(e) for e in error.errors())) from None
+    return llm, Calls.parse(json.dumps(rules.get("calls", {})))
 
 
 class Splits(_Section):

@@ -8,12 +8,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tuneproof.errors import InputError
+from tuneproof.llm.api import most_written
 from tuneproof.llm.calls import Reply, Request
 from tuneproof.llm.client import Answered
 from tuneproof.llm.engines import complete_with
 from tuneproof.records import Answer, Chunk, Example, Pair, Score, read_json, read_rows, write_rows
 from tuneproof.scores import judge
-from tuneproof.study import ApiLLM, llms_of, load, missing_keys, parse_llm
+from tuneproof.study import (
+    ApiLLM,
+    Budget,
+    Calls,
+    Config,
+    Price,
+    calls_variable,
+    llm_parameter,
+    llms_of,
+    load,
+    missing_keys,
+    parse_llm,
+)
 
 KEY = "sk-test-0123456789"
 
@@ -190,7 +203,47 @@ def test_an_endpoint_of_ones_own_may_need_no_key(endpoint, tmp_path):
 
 
 def test_a_section_comes_back_as_the_engine_it_names(endpoint):
-    assert parse_llm(llm(endpoint).model_dump_json()) == llm(endpoint)
+    assert parse_llm(llm(endpoint).model_dump_json())[0] == llm(endpoint)
+
+
+def test_how_an_api_is_asked_is_no_parameter_of_a_rule_and_reaches_the_script_all_the_same(endpoint):
+    cheap = llm(endpoint, price=Price(input=1, output=2), max_concurrent=3, batch=True, served="tiny-2")
+    config = Config.model_construct(llms={"tiny": cheap}, calls=Calls(budget=Budget(dollars=5)))
+    assert llm_parameter("tiny", cheap) == llm_parameter("tiny", llm(endpoint))
+    assert parse_llm(llm_parameter("tiny", cheap), calls_variable(config)) == (cheap, config.calls)
+    assert llm_parameter("tiny", llm(endpoint, body={"seed": 1})) != llm_parameter("tiny", llm(endpoint))
+
+
+def test_the_body_is_said_with_every_request_and_null_leaves_a_field_of_ours_out(endpoint, tmp_path):
+    body = {"max_tokens": None, "max_completion_tokens": 4000, "temperature": None, "reasoning_effort": "low"}
+    ask(endpoint, tmp_path, [request()], body=body)
+    said = {key: value for key, value in endpoint.asked[0].items() if key not in ("model", "messages")}
+    assert said == {"max_completion_tokens": 4000, "reasoning_effort": "low"}
+    ask(endpoint, tmp_path, [request()])
+    assert len(endpoint.asked) == 2, "another body is another call"
+
+
+def test_what_the_body_lets_a_model_write_is_what_the_budget_sets_aside(endpoint):
+    thinks = llm(endpoint, body={"max_tokens": None, "max_completion_tokens": 4000})
+    assert (most_written(thinks, request()), most_written(llm(endpoint), request())) == (4000, 8)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"model": "x"}, "'model' is for the client to say"),
+        ({"max_tokens": None}, "expected max_completion_tokens"),
+        ({"max_tokens": None, "max_completion_tokens": "many"}, "max_completion_tokens: 'many'"),
+    ],
+)
+def test_a_body_that_breaks_the_client_is_refused(endpoint, body, said):
+    with pytest.raises(ValueError, match=said):
+        llm(endpoint, body=body)
+
+
+def test_a_model_may_answer_under_a_name_of_its_own(endpoint, tmp_path):
+    endpoint.served = "models/tiny-large"
+    assert ask(endpoint, tmp_path, [request()], served="tiny-large")
 
 
 # --- the scripts, as the rules call them: an API has no lock, so --model stands there empty ---

@@ -50,7 +50,7 @@ def test_no_call_can_cost_more_than_what_is_set_aside_for_it():
     request = Request([{"role": "user", "content": "Brückmoor 😀" * 50}], 30, schema={"type": "object"})
     # even a tokenizer that knows nothing but bytes
     tokens = len(request.messages[0]["content"].encode()) + len(json.dumps(request.schema)) + 30
-    assert at_most(request, PRICE).tokens >= tokens
+    assert at_most(request, request.max_tokens, PRICE).tokens >= tokens
 
 
 def test_the_budget_in_dollars_stops_before_it_is_passed_and_the_rest_goes_on_with_a_larger_one(server, tmp_path):

@@ -43,7 +43,7 @@ def test_a_choice_that_is_no_single_token_is_an_error(student, tmp_path):
 
 
 def test_vllm_is_named_where_it_is_missing(student, tmp_path):
-    llm = parse_llm(json.dumps({"engine": "vllm", "model": "smollm2-135m-instruct"}))
+    llm, _ = parse_llm(json.dumps({"engine": "vllm", "model": "smollm2-135m-instruct"}))
     assert isinstance(llm, VLLMLLM)
     with pytest.raises(InputError, match="engine vllm: vllm is not installed here"):
         complete_with(llm, student, [say("x")], tmp_path, "test")

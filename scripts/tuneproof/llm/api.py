@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import heapq
 import json
 import math
@@ -47,7 +48,9 @@ _AS_JSON = "\n\nReply with nothing but JSON of this schema:\n{schema}"
 
 def engine_id(llm: ApiLLM) -> str:
     """Return all that a reply depends on as far as a caller can know it: the endpoint and the model's name."""
-    return f"openai.{host_of(llm)}.{llm.model}" + ("" if llm.json_schema else ".schema-in-words")
+    said = hashlib.sha256(json.dumps(llm.body, sort_keys=True).encode()).hexdigest()[:8] if llm.body else ""
+    words = "" if llm.json_schema else ".schema-in-words"
+    return f"openai.{host_of(llm)}.{llm.model}{words}" + (f".body-{said}" if said else "")
 
 
 def host_of(llm: ApiLLM) -> str:
@@ -195,8 +198,9 @@ class _Run:
     def _rows(self, asked: Mapping[str, Request]) -> Iterator[_Row]:
         for number, (key, request) in enumerate(asked.items()):
             chars = sum(len(m["content"]) for m in request.messages)
-            tokens = chars / _CHARS_PER_TOKEN + request.max_tokens
-            yield _Row(0.0, number, key, request, at_most(request, self._purse.price, self._purse.batch), tokens)
+            written = most_written(self._llm, request)
+            worst = at_most(request, written, self._purse.price, self._purse.batch)
+            yield _Row(0.0, number, key, request, worst, chars / _CHARS_PER_TOKEN + written)
 
     def _next(self, now: float) -> _Row | None:
         if self._first:
@@ -279,10 +283,7 @@ class _Run:
             return
         self._tokens.take(reply.prompt_tokens + reply.completion_tokens - row.tokens, time.monotonic())
         if reply.finish_reason != REFUSED:
-            if not serves(self._llm.model, reply.served):
-                raise InputError(
-                    f"{host_of(self._llm)}: {reply.served!r} answered, expected {self._llm.model!r}. {RESUME}"
-                )
+            refuse_another_model(self._llm, reply)
             self._answers += 1
             self._pace.answered()
         elif not self._answers and not _too_long(reply.error):
@@ -360,13 +361,36 @@ class _told_to_end:
             self._loop.remove_signal_handler(number)
 
 
+def refuse_another_model(llm: ApiLLM, reply: Reply) -> None:
+    """Raise InputError where another model answered than the configured one."""
+    if not serves(llm.served or llm.model, reply.served):
+        raise InputError(
+            f"{host_of(llm)}: {reply.served!r} answered, expected {llm.served or llm.model!r} (if it is the right one, "
+            f"say so under `served:`). {RESUME}"
+        )
+
+
 def serves(configured: str, served: str) -> bool:
     """Say whether a served name is the configured one, or a dated version of it; gpt-x-mini is not gpt-x."""
     return re.fullmatch(r"(models/)?" + re.escape(configured) + r"([-@]\d[\d-]*)?", served) is not None
 
 
 def arguments(llm: ApiLLM, request: Request) -> dict[str, Any]:
-    """What a request is in the protocol's words. Greedy; `max_tokens`, because not every server knows its successor."""
+    """What a request is in the protocol's words, with the configured `body` over them.
+
+    Greedy, and with `max_tokens`, because not every server knows its successor.
+    """
+    said = {**_arguments(llm, request), **llm.body}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def most_written(llm: ApiLLM, request: Request) -> int:
+    """Return how many tokens the endpoint may write to a request, those of its reasoning included."""
+    said = arguments(llm, request)
+    return int(said.get("max_completion_tokens") or said["max_tokens"])
+
+
+def _arguments(llm: ApiLLM, request: Request) -> dict[str, Any]:
     messages = request.messages
     said: dict[str, Any] = {"messages": messages, "max_tokens": request.max_tokens, "temperature": 0}
     if request.choices:

@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuneproof.errors import InputError
-from tuneproof.llm.api import RESUME, arguments, engine_id, host_of, key_of, reply_of, serves, short
+from tuneproof.llm.api import (
+    RESUME,
+    arguments,
+    engine_id,
+    host_of,
+    key_of,
+    most_written,
+    refuse_another_model,
+    reply_of,
+    short,
+)
 from tuneproof.llm.budget import Cost, Purse, at_most
 from tuneproof.llm.calls import FILTERED, REFUSED, Reply, Request
 from tuneproof.llm.store import new_segment, write_whole
@@ -101,7 +111,7 @@ class Batch:
             if part and (len(part) == self._most_requests or size + len(line) > self._most_bytes):
                 yield part
                 part, size = {}, 0
-            worst = at_most(request, self._purse.price, batch=True)
+            worst = self._at_most(request)
             if not self._purse.hold(worst):
                 break  # what this file costs less than it could will be there for the next one
             self._held[key] = worst
@@ -109,6 +119,9 @@ class Batch:
             size += len(line)
         if part:
             yield part
+
+    def _at_most(self, request: Request) -> Cost:
+        return at_most(request, most_written(self._llm, request), self._purse.price, batch=True)
 
     def _submit(self, part: Mapping[str, bytes]) -> Any:
         """Upload a file and start a batch, or find the one that an earlier run started with these very requests."""
@@ -173,10 +186,7 @@ class Batch:
             except (KeyError, IndexError, TypeError, ValueError) as fault:
                 causes[key] = f"the answer is no chat completion ({fault!r})"
                 return
-            if not serves(self._llm.model, reply.served):
-                raise InputError(
-                    f"{host_of(self._llm)}: {reply.served!r} answered, expected {self._llm.model!r}. {RESUME}"
-                )
+            refuse_another_model(self._llm, reply)
             self._purse.settle(self._held.pop(key), reply)
             take(key, reply)
             return
@@ -217,6 +227,6 @@ class Batch:
             if wanted and batch_id not in ended:
                 found.append(self._client.batches.retrieve(batch_id))
                 for key in wanted:
-                    self._held[key] = at_most(left[key], self._purse.price, batch=True)
+                    self._held[key] = self._at_most(left[key])
                     self._purse.adopt(self._held[key])
         return found

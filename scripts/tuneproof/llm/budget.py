@@ -62,12 +62,15 @@ def dollars(prompt: float, cached: float, completion: float, price: Price | None
     return full * (1 - price.batch_discount) if batch else full
 
 
-def at_most(request: Request, price: Price | None, batch: bool = False) -> Cost:
-    """Return what a call can cost at the most: a tokenizer over bytes makes no more tokens than there are bytes."""
+def at_most(request: Request, written: int, price: Price | None, batch: bool = False) -> Cost:
+    """Return what a call that writes at most `written` tokens can cost.
+
+    A tokenizer over bytes makes no more tokens of a prompt than there are bytes.
+    """
     size = sum(len(m["content"].encode()) + _MESSAGE_TOKENS for m in request.messages)
     size += len(json.dumps(request.schema)) if request.schema else 0
     size += sum(len(c.encode()) + 4 for c in request.choices or []) + 64
-    return Cost(size + request.max_tokens, dollars(size, 0, request.max_tokens, price, batch))
+    return Cost(size + written, dollars(size, 0, written, price, batch))
 
 
 @dataclass
