@@ -39,7 +39,7 @@ setup: .venv/installed  ## virtual environment and models
 resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm STUDY=…): its leftover jobs are ended first
 	$(RUN_STUDY) --profile profiles/$(or $(PROFILE),local) $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
 
-stage: .venv/installed  ## on a login node: fetch all that needs the internet, models and corpora (STUDY=…)
+stage: .venv/installed  ## on a login node: fetch models, corpora and images, all that needs the internet (STUDY=…)
 	$(SNAKEMAKE) staged $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
 
 test: setup  ## everything that runs on this machine: unit, dag, e2e

@@ -14,10 +14,6 @@ cluster.prepare_environment(CONFIG)
 APPTAINER_WANTED = (
     DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 )
-if workflow.exec_mode == ExecMode.DEFAULT:
-    cluster.announce(
-        method.name.lower() for method in workflow.deployment_settings.deployment_method
-    )
 if (
     APPTAINER_WANTED
     and workflow.exec_mode == ExecMode.DEFAULT
@@ -36,7 +32,7 @@ onstart:
         sent = [job.resources for job in jobs if not workflow.is_local(job.rule)]
         problems = [
             *cluster.storage_problems(
-                [Path.cwd(), Path(os.environ.get("TUNEPROOF_CACHE") or Path.cwd())]
+                {Path.cwd(), Path(os.environ.get("TUNEPROOF_CACHE") or Path.cwd())}
             ),
             *cluster.container_problems(images, APPTAINER_WANTED),
             *(cluster.slurm_problems(sent) if through_slurm else []),
@@ -44,5 +40,10 @@ onstart:
         ]
         if problems:
             raise WorkflowError(*problems)
+        # the jobs start from here on, so they inherit it
+        cluster.announce(
+            method.name.lower()
+            for method in workflow.deployment_settings.deployment_method
+        )
         # who goes on after this run was killed has to know where to look for it
         Path(".snakemake/tuneproof.host").write_text(socket.gethostname())

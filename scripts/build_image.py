@@ -26,6 +26,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tuneproof.errors import InputError, report_errors
+from tuneproof.fetch.weights import cache_folder
+from tuneproof.records import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 # GB that a build needs: the unpacked image (cpu 2.4, gpu 7.7, judge 10.3, measured) and the file made of it
@@ -146,8 +148,7 @@ def gather_wheels(image: str, lock: Path, say, follow) -> Path:
     # torch stands in the lock where its hashes are the same everywhere; its CPU build has hashes of its own
     torch = "" if re.search(r"^torch==", text, re.MULTILINE) else os.environ.get("TORCH", "torch==2.13.0")
     key = "# " + hashlib.sha256(f"{text}\n{torch}".encode()).hexdigest()
-    cache = Path(os.environ.get("TUNEPROOF_CACHE") or Path.home() / ".cache" / "tuneproof")
-    folder = cache.absolute() / f"wheels-{image}"
+    folder = cache_folder().absolute() / f"wheels-{image}"
     kept = folder / "wheels.lock"
     if kept.exists() and kept.read_text(encoding="utf-8").startswith(key):
         say(f"wheels: all in {folder}")
@@ -166,7 +167,7 @@ def gather_wheels(image: str, lock: Path, say, follow) -> Path:
     lines = [key]
     for path in sorted(partial.glob("*.whl")):
         package, version, *_ = path.name.split("-")
-        lines.append(f"{package}=={version} --hash=sha256:{digest(path)}")
+        lines.append(f"{package}=={version} --hash=sha256:{file_sha256(path)}")
     (partial / "wheels.lock").write_text("\n".join(lines) + "\n", encoding="utf-8")
     remove(folder)
     partial.rename(folder)
@@ -228,11 +229,11 @@ def describe(image: str, base: str, out: Path, definition: Path, lock: Path, fac
     return {
         "image": image,
         "file": out.name,
-        "sha256": digest(out) if out.is_file() else None,
+        "sha256": file_sha256(out) if out.is_file() else None,
         "bytes": size(out),
         "base": {"kind": base, "from": source[1] if base == "docker" else None, **facts},
-        "definition_sha256": digest(definition),
-        "lock_sha256": digest(lock),
+        "definition_sha256": file_sha256(definition),
+        "lock_sha256": file_sha256(lock),
         "revision": revision([definition, lock]),
         "apptainer": apptainer.split()[-1],
         "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -249,12 +250,6 @@ def revision(files: Sequence[Path]) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("-dirty" if changed else "")
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size(path: Path) -> int:

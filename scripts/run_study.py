@@ -16,6 +16,9 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +26,16 @@ from tuneproof.cluster import leftover_jobs
 from tuneproof.errors import InputError, report_errors
 
 _MARK = "TUNEPROOF_RUN"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process as /proc shows it."""
+
+    pid: int
+    command: list[bytes]
+    environment: list[bytes]  # NAME=value
+    folder: Path
 
 
 @report_errors
@@ -75,17 +88,10 @@ def refuse_if_alive(folder: Path) -> None:
             f"the last run in this folder was started on {there}, this is {here}: resume there, or run "
             "`snakemake --unlock` here when you know that it is dead"
         )
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            environment = (process / "environ").read_bytes().split(b"\0")
-            if (process / "cwd").resolve() != Path.cwd() or int(process.name) == os.getpid():
-                continue
-        except OSError:  # gone by now, or somebody else's
-            continue
-        in_slurm = any(entry.startswith(b"SLURM_JOB_ID=") for entry in environment)
-        if any(b"snakemake" in part for part in command[:3]) and not in_slurm:
-            raise InputError(f"Snakemake is running in this folder (process {process.name}); wait for it or stop it")
+    for process in processes_outside_slurm():
+        is_snakemake = any(b"snakemake" in part for part in process.command[:3])
+        if is_snakemake and process.folder == Path.cwd() and process.pid != os.getpid():
+            raise InputError(f"Snakemake is running in this folder (process {process.pid}); wait for it or stop it")
 
 
 def end_processes_of_the_run_before(lock: IO[str]) -> None:
@@ -95,14 +101,23 @@ def end_processes_of_the_run_before(lock: IO[str]) -> None:
     if not run:
         return
     mark = f"{_MARK}={run}".encode()
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in processes_outside_slurm():
+        if mark in process.environment:
+            print(f"ending process {process.pid}, left over from a run that was killed", file=sys.stderr)
+            with suppress(OSError):  # gone by now
+                os.kill(process.pid, signal.SIGKILL)
+
+
+def processes_outside_slurm() -> Iterator[Process]:
+    """Yield this user's processes on this machine, without those of Slurm jobs: these are Slurm's to end."""
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            environment = (process / "environ").read_bytes().split(b"\0")
-            if mark in environment and not any(entry.startswith(b"SLURM_JOB_ID=") for entry in environment):
-                print(f"ending process {process.name}, left over from a run that was killed", file=sys.stderr)
-                os.kill(int(process.name), signal.SIGKILL)
-        except (OSError, ValueError):  # gone by now, or somebody else's
+            command, environment = ((entry / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
+            folder = (entry / "cwd").readlink()
+        except OSError:  # gone by now, or somebody else's
             continue
+        if not any(variable.startswith(b"SLURM_JOB_ID=") for variable in environment):
+            yield Process(int(entry.name), command, environment, folder)
 
 
 def end_slurm_jobs(folder: Path) -> None:

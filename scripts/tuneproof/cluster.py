@@ -72,15 +72,15 @@ def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
     if not partitions:
         return ["Slurm does not answer (`sinfo` lists no partition): ask again later, or see `sinfo` yourself"]
     problems = []
-    for account in _named(jobs, "slurm_account"):
-        known = _accounts()
-        if known and account.lower() not in known:
+    accounts, named = _accounts(), _named(jobs, "slurm_account")
+    for account in named:
+        if accounts and account.lower() not in accounts:
             problems.append(
                 f"slurm_account: {account!r} is no account of {getpass.getuser()}, expected one of "
-                f"{', '.join(sorted(known))} (edit the profile)"
+                f"{', '.join(sorted(accounts))} (edit the profile)"
             )
-    if not any(job.get("slurm_account") for job in jobs) and _accounts():
-        problems.append(f"slurm_account: none is given, expected one of {', '.join(sorted(_accounts()))}")
+    if accounts and not named:
+        problems.append(f"slurm_account: none is given, expected one of {', '.join(sorted(accounts))}")
     for partition in _named(jobs, "slurm_partition"):
         for name in partition.split(","):
             if name not in partitions:

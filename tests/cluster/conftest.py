@@ -1,6 +1,5 @@
 """A Slurm, an image, and studies that run through both."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,8 @@ import pytest
 from cluster import private_apptainer
 from cluster.private_slurm import PrivateSlurm, install, why_not
 from copies import ROOT, copy_workflow, give_image, link_models
+
+from tuneproof.records import file_sha256
 
 RECORDED = ROOT / "tests" / "e2e" / "recorded"
 
@@ -67,7 +68,7 @@ def _is_of_this_checkout(sif: Path) -> bool:
         "definition_sha256": ROOT / "containers" / "cpu.def",
         "lock_sha256": ROOT / "envs" / "cpu.lock",
     }
-    return all(made_of[key] == hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items())
+    return all(made_of[key] == file_sha256(path) for key, path in files.items())
 
 
 @dataclass

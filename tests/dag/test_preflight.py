@@ -60,4 +60,5 @@ def test_jobs_inherit_no_network_and_caches_outside_the_home(workflow, monkeypat
     for name in ("HF_HOME", "XDG_CACHE_HOME", "TRITON_CACHE_DIR"):
         assert Path(environment[name]).is_relative_to(workflow.folder), "never in the home"
     assert len(environment["TUNEPROOF_RUN"]) == 32
+    assert environment["TUNEPROOF_DEPLOYMENT"] == "the caller's environment" and "TUNEPROOF_REVISION" in environment
     assert os.environ.get("TUNEPROOF_RUN") is None
