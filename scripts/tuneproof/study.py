@@ -279,8 +279,9 @@ class ApiLLM(_Section):
         if taken := sorted({"model", "messages", "n", "stream", "response_format", "logprobs"} & value.keys()):
             raise ValueError(f"{taken[0]!r} is for the client to say, expected other fields")
         for name in ("max_tokens", "max_completion_tokens"):
-            if name in value and not (value[name] is None or (isinstance(value[name], int) and value[name] > 0)):
-                raise ValueError(f"{name}: {value[name]!r}, expected a number of tokens, or null")
+            tokens = value.get(name)
+            if not (tokens is None or (isinstance(tokens, int) and tokens > 0)):
+                raise ValueError(f"{name}: {tokens!r}, expected a number of tokens, or null")
         if "max_tokens" in value and not (value["max_tokens"] or value.get("max_completion_tokens")):
             raise ValueError("max_tokens is left out, expected max_completion_tokens: a reply without end has no price")
         return value
