@@ -1,6 +1,7 @@
 """The configuration, checked and with its defaults written out, and the functions that rules share."""
 
 import json
+import re
 import sys
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
@@ -23,7 +24,8 @@ ARMS = [
     for run, mode in tuneproof_study.arms(CONFIG)
     for dataset in ([run.dataset] if run.dataset else CONFIG.study.datasets)
 ]
-CORPORA = sorted({CONFIG.datasets[d].corpus for d in CONFIG.study.datasets})
+MADE = tuneproof_study.made(CONFIG)
+CORPORA = sorted({c for d in MADE if (c := tuneproof_study.corpus_of(CONFIG, d))})
 LLMS = tuneproof_study.llms_of(CONFIG)
 APIS = {name for name in LLMS if isinstance(CONFIG.llms[name], tuneproof_study.ApiLLM)}
 ENCODERS = sorted({CONFIG.corpora[c].encoder for c in CORPORA})
@@ -76,7 +78,9 @@ if workflow.output_settings.dryrun:
 
 
 # Compute nodes have no internet: a rule runs on the login node where all the LLMs that it asks are behind APIs.
-WRITING_IS_LOCAL = all(CONFIG.datasets[d].llm in APIS for d in CONFIG.study.datasets)
+WRITING_IS_LOCAL = all(
+    llm in APIS for d in MADE.values() if (llm := getattr(d, "llm", None))
+)
 JUDGING_IS_LOCAL = all(CONFIG.judges[j].llm in APIS for j in CONFIG.study.judges)
 
 # `--sdm conda`: the same packages from the same locks
@@ -85,6 +89,12 @@ GPU_ENV = (
     if CONFIG.containers.gpu == CONFIG.containers.cpu
     else "../envs/gpu.yaml"
 )
+
+
+def of_kind(*kinds):
+    """The names of the study's data sets of some kinds, as a wildcard's constraint."""
+    names = [re.escape(name) for name, spec in MADE.items() if spec.kind in kinds]
+    return "|".join(names) or "(?!)"
 
 
 wildcard_constraints:
@@ -115,7 +125,7 @@ def section(registry, wildcard=None):
 
 def corpus_of(wildcards):
     """The corpus that a data set is made from."""
-    return CONFIG.datasets[wildcards.dataset].corpus
+    return tuneproof_study.corpus_of(CONFIG, wildcards.dataset)
 
 
 def of_corpus(path):

@@ -15,6 +15,8 @@ rule write_pairs:
         "logs/write_pairs/{dataset}.log",
     benchmark:
         "results/costs/write_pairs.{dataset}.tsv"
+    wildcard_constraints:
+        dataset=of_kind("pairs"),
     localrule: WRITING_IS_LOCAL
     conda:
         LLM_ENV
@@ -47,6 +49,8 @@ rule screen_pairs:
         "logs/screen_pairs/{dataset}.log",
     benchmark:
         "results/costs/screen_pairs.{dataset}.tsv"
+    wildcard_constraints:
+        dataset=of_kind("pairs"),
     conda:
         "../envs/cpu.yaml"
     container:
@@ -74,6 +78,8 @@ rule rephrase_questions:
         "logs/rephrase_questions/{dataset}.log",
     benchmark:
         "results/costs/rephrase_questions.{dataset}.tsv"
+    wildcard_constraints:
+        dataset=of_kind("pairs"),
     localrule: WRITING_IS_LOCAL
     conda:
         LLM_ENV
@@ -113,6 +119,8 @@ rule split_pairs:
         funnel="results/datasets/{dataset}/funnel.json",
     log:
         "logs/split_pairs/{dataset}.log",
+    wildcard_constraints:
+        dataset=of_kind("pairs"),
     conda:
         "../envs/cpu.yaml"
     container:

@@ -20,8 +20,10 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
+    Tag,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -34,6 +36,7 @@ Mode = Literal["closed", "rag"]
 Split = Literal["train", "val", "test_trained_pages", "test_new_pages"]
 TEST_SPLITS: tuple[Split, ...] = ("test_trained_pages", "test_new_pages")
 Scoring = Literal["expected", "generated"]
+Retriever = Literal["dense", "bm25", "fused"]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -356,8 +359,12 @@ class Splits(_Section):
 class DatasetSpec(_Section):
     """Question-answer pairs written from a corpus (D-Naive)."""
 
+    kind: Literal["pairs"] = Field("pairs", description="pairs: questions and answers written from chunks (D-Naive).")
     corpus: Id = Field(description="A corpus of `corpora`.")
     llm: Id = Field(description="The LLM that writes the pairs.")
+    pairs: int | None = Field(
+        None, ge=1, description="Pairs wanted after screening; chunks are asked about until there are so many."
+    )
     pairs_per_chunk: int = Field(4, ge=1, le=20, description="Pairs asked for per chunk.")
     max_chunks: int | None = Field(None, ge=1, description="Use only as many chunks, drawn evenly over groups.")
     phrasings: int = Field(
@@ -366,6 +373,94 @@ class DatasetSpec(_Section):
     near_duplicate: float = Field(0.95, gt=0, le=1, description="Cosine from which two questions are one.")
     max_failed: float = Field(0.2, ge=0, le=1, description="Share of calls without usable JSON above which to stop.")
     splits: Splits = Field(Splits(), description="How pages are split.")
+    types: Types | None = Field(None, description="How questions are told apart: conceptual or factual.")
+    accept_leaks: bool = Field(False, description="Go on where the audit finds more overlap than it allows.")
+
+
+class Types(_Section):
+    """An LLM annotates some pairs as conceptual or factual, a classifier learns it and labels the rest."""
+
+    llm: Id = Field(description="The LLM that annotates.")
+    encoder: Id = Field(description="The BERT of `models` that is fine-tuned.")
+    annotated: int = Field(5000, ge=10, description="Pairs that the LLM annotates, drawn evenly over groups.")
+    epochs: int = Field(4, ge=1, description="Passes over the annotated pairs.")
+    learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate.")
+    batch_size: int = Field(16, ge=1, description="Pairs per step.")
+    seed: int = Field(1, description="Seed of the classifier's training.")
+
+
+class ReansweredSpec(_Section):
+    """The questions of another data set, answered again by retrieval from the whole corpus (D-RAG)."""
+
+    kind: Literal["reanswered"] = Field(description="reanswered: the questions of another data set, answered again.")
+    of: Id = Field(description="A data set of kind `pairs`. Rows pair up with its rows by `pair_id`.")
+    llm: Id = Field(description="The LLM that answers.")
+    retriever: Retriever | Literal["oracle"] = Field(
+        "fused", description="dense, bm25 or fused; oracle: the chunk that the question was written from."
+    )
+    top_k: int = Field(3, ge=1, le=50, description="Chunks in the prompt.")
+    max_tokens: int = Field(160, ge=1, description="Tokens of an answer, at most.")
+
+
+class TypedSpec(_Section):
+    """The conceptual or the factual pairs of another data set, as many of the one as of the other."""
+
+    kind: Literal["typed"] = Field(description="typed: the conceptual or the factual pairs of another data set.")
+    of: Id = Field(description="A data set of kind `pairs` with a section `types`.")
+    type: Literal["conceptual", "factual"] = Field(description="conceptual or factual.")
+    rows: int = Field(5000, ge=1, description="Training pairs, at most; both types get as many.")
+    tests: int = Field(1000, ge=1, description="Test questions, at most.")
+
+
+class RecommendationSpec(_Section):
+    """A requirement and a list of products, of which one fits: its name is the answer."""
+
+    kind: Literal["recommendation"] = Field(description="recommendation: which product fits a requirement.")
+    llm: Id = Field(description="The LLM that writes requirements.")
+    encoder: Id = Field(description="The model of `models` that finds near neighbours.")
+    corpus: Id | None = Field(None, description="A corpus of `corpora` whose pages describe products.")
+    group: str | None = Field(None, description="The corpus's group of pages that describe products.")
+    catalogue: str | None = Field(
+        None, description="A YAML or JSON Lines file of products (id, name, category, description) instead of a corpus."
+    )
+    options: int = Field(5, ge=2, le=20, description="Products in each list, the right one included.")
+    rows: int = Field(1000, ge=2, description="Rows in all.")
+    tests: int = Field(100, ge=1, description="Rows of these for testing, about other products.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RecommendationSpec:
+        if (self.corpus is None) == (self.catalogue is None):
+            raise ValueError("expected exactly one of `corpus` and `catalogue`")
+        return self
+
+
+class InstructionsSpec(_Section):
+    """A task on invented but grounded material: the next steps after a call, or a pitch of what a page describes."""
+
+    kind: Literal["instructions"] = Field(description="instructions: next steps after a call, or a sales pitch.")
+    task: Literal["next-steps", "pitch"] = Field(description="next-steps or pitch.")
+    corpus: Id = Field(description="A corpus of `corpora`.")
+    group: str | None = Field(None, description="The corpus's group of pages that is used; all if unset.")
+    llm: Id = Field(description="The LLM that writes.")
+    rows: int = Field(1000, ge=2, description="Rows in all.")
+    tests: int = Field(100, ge=1, description="Rows of these for testing, about other pages.")
+
+
+AnyDataset = DatasetSpec | ReansweredSpec | TypedSpec | RecommendationSpec | InstructionsSpec
+
+
+def _kind(value: Any) -> str:
+    return str(value.get("kind", "pairs") if isinstance(value, dict) else getattr(value, "kind", "pairs"))
+
+
+Dataset = Annotated[
+    Annotated[DatasetSpec, Tag("pairs")]
+    | Annotated[ReansweredSpec, Tag("reanswered")]
+    | Annotated[TypedSpec, Tag("typed")]
+    | Annotated[RecommendationSpec, Tag("recommendation")]
+    | Annotated[InstructionsSpec, Tag("instructions")],
+    Discriminator(_kind),
+]
 
 
 class LoRA(_Section):
@@ -426,6 +521,9 @@ class StudySpec(_Section):
     models: list[Id] = Field(min_length=1, description="Students.")
     methods: list[Id] = Field(min_length=1, description="Ways of tuning.")
     datasets: list[Id] = Field(min_length=1, description="Data sets to tune and to test on.")
+    also_make: list[Id] = Field(
+        [], description="Data sets that are made, with their cards, but neither tuned nor tested on."
+    )
     seeds: list[int] = Field(min_length=1, description="Seeds of the training runs.")
     exclude: list[dict[Literal["model", "method", "dataset", "seed"], str | int]] = Field(
         [], description="Combinations to leave out, e.g. {model: x, method: y}."
@@ -448,12 +546,15 @@ class Containers(_Section):
     )
 
 
+_REFERENCES = (("corpus", "corpora"), ("llm", "llms"), ("encoder", "models"), ("of", "datasets"))
+
+
 class Config(_Section):
     """The whole configuration: registries keyed by id, and a study over the ids."""
 
     study: StudySpec = Field(description="The grid.")
     corpora: dict[Id, CorpusSpec] = Field(description="Where pages come from.")
-    datasets: dict[Id, DatasetSpec] = Field(description="Question-answer pairs.")
+    datasets: dict[Id, Dataset] = Field(description="What is made from the corpora.")
     models: dict[Id, ModelSpec] = Field(description="Weights.")
     methods: dict[Id, LoRA] = Field(description="Ways of tuning.")
     llms: dict[Id, LLM] = Field(description="Models that write and judge.")
@@ -478,8 +579,18 @@ class Config(_Section):
                     f"reads: {self.models[corpus.encoder].context} less 2 tokens of its own"
                 )
         for name, dataset in self.datasets.items():
-            check(f"datasets.{name}.corpus", dataset.corpus, "corpora")
-            check(f"datasets.{name}.llm", dataset.llm, "llms")
+            for key, registry in _REFERENCES:
+                if (value := getattr(dataset, key, None)) is not None:
+                    check(f"datasets.{name}.{key}", value, registry)
+            if isinstance(dataset, DatasetSpec) and dataset.types:
+                check(f"datasets.{name}.types.llm", dataset.types.llm, "llms")
+                check(f"datasets.{name}.types.encoder", dataset.types.encoder, "models")
+            if isinstance(dataset, ReansweredSpec | TypedSpec):
+                parent = self.datasets[dataset.of]
+                if not isinstance(parent, DatasetSpec):
+                    raise ValueError(f"datasets.{name}.of: {dataset.of!r} is of kind {parent.kind}, expected pairs")
+                if isinstance(dataset, TypedSpec) and not parent.types:
+                    raise ValueError(f"datasets.{name}.of: {dataset.of!r} has no section `types`, expected one")
         for name, llm in self.llms.items():
             if isinstance(llm, LocalLLM):
                 check(f"llms.{name}.model", llm.model, "models")
@@ -492,13 +603,15 @@ class Config(_Section):
                     check("study.exclude", str(value), registry)
                 elif value not in self.study.seeds:
                     raise ValueError(f"study.exclude: seed {value!r} is not in `study.seeds`")
-        for name in ("models", "methods", "datasets", "seeds", "judges", "base_modes", "tuned_modes"):
+        for name in ("models", "methods", "datasets", "also_make", "seeds", "judges", "base_modes", "tuned_modes"):
             values = getattr(self.study, name)
             if twice := [v for i, v in enumerate(values) if v in values[:i]]:
                 raise ValueError(f"study.{name}: {twice[0]!r} is there twice, expected each once")
         for registry in ("models", "methods", "datasets", "judges"):
             for value in getattr(self.study, registry):
                 check(f"study.{registry}", value, registry)
+        for value in self.study.also_make:
+            check("study.also_make", value, "datasets")
         for name in llms_of(self):
             llm = self.llms[name]
             if self.calls.budget.dollars is not None and isinstance(llm, ApiLLM) and llm.price is None:
@@ -555,10 +668,28 @@ def arms(config: Config) -> list[tuple[Run, Mode]]:
     ]
 
 
+def made(config: Config) -> dict[str, AnyDataset]:
+    """Return every data set that the study makes, those that others are made of included, parents first."""
+    names = [*config.study.datasets, *config.study.also_make]
+    specs = {name: config.datasets[name] for name in names}
+    parents = {s.of: config.datasets[s.of] for s in specs.values() if isinstance(s, ReansweredSpec | TypedSpec)}
+    return {**parents, **specs}
+
+
+def corpus_of(config: Config, dataset: str) -> str | None:
+    """Return the corpus that a data set is made from, through the data set it is made of; None for a catalogue."""
+    spec = config.datasets[dataset]
+    if isinstance(spec, ReansweredSpec | TypedSpec):
+        return corpus_of(config, spec.of)
+    return spec.corpus
+
+
 def llms_of(config: Config) -> list[str]:
     """Return the ids of the LLMs that the study's data sets and judges use."""
-    writers = {config.datasets[name].llm for name in config.study.datasets}
-    return sorted(writers | {config.judges[name].llm for name in config.study.judges})
+    specs = made(config).values()
+    writers = {spec.llm for spec in specs if not isinstance(spec, TypedSpec)}
+    annotators = {spec.types.llm for spec in specs if isinstance(spec, DatasetSpec) and spec.types}
+    return sorted(writers | annotators | {config.judges[name].llm for name in config.study.judges})
 
 
 def missing_keys(config: Config, environ: Mapping[str, str], llms: Iterable[str]) -> list[str]:
