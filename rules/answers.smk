@@ -1,33 +1,6 @@
 """Arms answer the test questions."""
 
 
-rule retrieve:
-    """Find the chunks nearest to each test question, and count how often the source chunk is among them."""
-    input:
-        tests=TESTS,
-        chunks=of_corpus("chunks.jsonl"),
-        index=of_corpus("index/chunks.faiss"),
-        encoder=encoder_of,
-    output:
-        retrieved="results/datasets/{dataset}/retrieved.jsonl",
-        counts="results/datasets/{dataset}/retrieval.json",
-    log:
-        "logs/retrieve/{dataset}.log",
-    benchmark:
-        "results/costs/retrieve.{dataset}.tsv"
-    conda:
-        "../envs/cpu.yaml"
-    container:
-        CONFIG.containers.cpu
-    threads: 2
-    params:
-        top_k=CONFIG.retrieval.top_k,
-    shell:
-        "exec python scripts/retrieve.py --tests {input.tests} --chunks {input.chunks} --index {input.index}"
-        " --encoder {input.encoder} --top-k {params.top_k} --dataset {wildcards.dataset} --out {output.retrieved}"
-        " --counts {output.counts} 2> {log}"
-
-
 rule answer:
     """Let one arm (a run in a mode) answer the test questions of a data set."""
     input:

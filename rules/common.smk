@@ -29,6 +29,11 @@ CORPORA = sorted({c for d in MADE if (c := tuneproof_study.corpus_of(CONFIG, d))
 LLMS = tuneproof_study.llms_of(CONFIG)
 APIS = {name for name in LLMS if isinstance(CONFIG.llms[name], tuneproof_study.ApiLLM)}
 ENCODERS = sorted({CONFIG.corpora[c].encoder for c in CORPORA})
+RERANKERS = {
+    reranker
+    for spec in (CONFIG.retrieval, *MADE.values())
+    if (reranker := getattr(spec, "reranker", None))
+}
 MODEL_LOCKS = sorted(
     f"resources/models/{model}/lock.json"
     for model in {
@@ -39,6 +44,7 @@ MODEL_LOCKS = sorted(
             if name not in APIS and CONFIG.llms[name].engine == "openvino"
         ),
         *ENCODERS,
+        *RERANKERS,
     }
 )
 # glibc gives large blocks back to the system at every step, and every step faults them in again: told to keep them,
@@ -66,6 +72,9 @@ CRAWLS = [
 ]
 STUDENTS = [
     f"resources/models/{model}/student/lock.json" for model in CONFIG.study.models
+]
+SPLITS = [
+    f"results/datasets/{{dataset}}/{split}.jsonl" for split in tuneproof_study.SPLITS
 ]
 TESTS = [
     f"results/datasets/{{dataset}}/{split}.jsonl"
@@ -137,6 +146,24 @@ def encoder_of(wildcards):
     """The lock of the encoder of a corpus, or of a data set's corpus."""
     corpus = getattr(wildcards, "corpus", None) or corpus_of(wildcards)
     return f"resources/models/{CONFIG.corpora[corpus].encoder}/lock.json"
+
+
+def reranker_lock(name):
+    """The lock of a reranker, where one is used."""
+    return [f"resources/models/{name}/lock.json"] if name else []
+
+
+def how_to_retrieve(spec, reranker):
+    """The arguments of scripts/retrieve.py that a section of the configuration decides."""
+    arguments = f"--retriever {spec.retriever} --top-k {spec.top_k}"
+    return f"{arguments} --reranker {reranker}" if reranker else arguments
+
+
+def parent_of(path):
+    """An input of the data set that the wildcard data set is made of."""
+    return lambda wildcards: (
+        f"results/datasets/{CONFIG.datasets[wildcards.dataset].of}/{path}"
+    )
 
 
 def llm_of(wildcards):
@@ -298,21 +325,24 @@ def costs_and_usages():
         for rule in ("extract_pages", "chunk_pages", "index_chunks")
     ]
     silent += [f"crawl.{name}" for name, corpus in corpora.items() if corpus.crawl]
+    pairs = [d for d, spec in MADE.items() if spec.kind == "pairs"]
+    reanswered = [d for d, spec in MADE.items() if spec.kind == "reanswered"]
+    silent += [f"screen_pairs.{d}" for d in pairs]
     silent += [
         f"{rule}.{d}"
         for d in CONFIG.study.datasets
-        for rule in ("screen_pairs", "retrieve")
+        for rule in ("retrieve", "measure_retrieval")
     ]
+    silent += [f"retrieve_for_answers.{d}" for d in reanswered]
     silent += [
         "train.{model}.{method}.{dataset}.seed{seed}".format(**vars(run))
         for run in RUNS
         if run.method
     ]
     calling = [
-        f"{rule}.{d}"
-        for d in CONFIG.study.datasets
-        for rule in ("write_pairs", "rephrase_questions")
+        f"{rule}.{d}" for d in pairs for rule in ("write_pairs", "rephrase_questions")
     ]
+    calling += [f"reanswer.{d}" for d in reanswered]
     calling += [f"answer/{arm}" for arm in arms]
     calling += [f"judge/{arm}.{judge}" for judge in CONFIG.study.judges for arm in arms]
     costs = [f"results/costs/{name}.tsv" for name in (*silent, *calling)]

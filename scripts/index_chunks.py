@@ -21,11 +21,11 @@ def main() -> None:
 
     import faiss
 
-    from tuneproof.corpus.index import Encoder, build_index
+    from tuneproof.corpus.index import Encoder, build_index, searched_text
     from tuneproof.records import Chunk, atomic_write, read_rows
 
     chunks = read_rows(args.chunks, Chunk)
-    texts = ["\n".join([*chunk.headings, chunk.text]) for chunk in chunks]
+    texts = [searched_text(chunk) for chunk in chunks]
     index = build_index(Encoder(args.encoder).embed(texts, "embed chunks"))
     with atomic_write(args.out, "wb") as stream:
         stream.write(faiss.serialize_index(index).tobytes())

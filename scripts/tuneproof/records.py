@@ -91,11 +91,23 @@ class Example:
 
 @dataclass(frozen=True)
 class Retrieved:
-    """What the retriever gave for one question, best first."""
+    """What the retriever gave for one question, best first; the scores are the retriever's own."""
 
     example_id: str
     chunk_ids: list[str]
-    similarities: list[float]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class Reanswer:
+    """A pair's question, answered again from the chunks that were found; `dropped` says why it is of no use."""
+
+    pair_id: str
+    question: str
+    answer: str
+    chunk_ids: list[str]
+    call_id: str
+    dropped: str | None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from tuneproof.errors import InputError
 Mode = Literal["closed", "rag"]
 Split = Literal["train", "val", "test_trained_pages", "test_new_pages"]
 TEST_SPLITS: tuple[Split, ...] = ("test_trained_pages", "test_new_pages")
+SPLITS: tuple[Split, ...] = ("train", "val", *TEST_SPLITS)
 Scoring = Literal["expected", "generated"]
 Retriever = Literal["dense", "bm25", "fused"]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -398,6 +399,7 @@ class ReansweredSpec(_Section):
     retriever: Retriever | Literal["oracle"] = Field(
         "fused", description="dense, bm25 or fused; oracle: the chunk that the question was written from."
     )
+    reranker: Id | None = Field(None, description="A cross-encoder of `models` that sorts what was found.")
     top_k: int = Field(3, ge=1, le=50, description="Chunks in the prompt.")
     max_tokens: int = Field(160, ge=1, description="Tokens of an answer, at most.")
 
@@ -504,6 +506,10 @@ class Retrieval(_Section):
     """What the retrieval arm is given."""
 
     top_k: int = Field(2, ge=1, le=50, description="Chunks in the prompt.")
+    retriever: Retriever = Field(
+        "dense", description="dense: by embeddings; bm25: by words; fused: both, by reciprocal rank."
+    )
+    reranker: Id | None = Field(None, description="A cross-encoder of `models` that sorts what was found.")
 
 
 class Decoding(_Section):
@@ -546,7 +552,13 @@ class Containers(_Section):
     )
 
 
-_REFERENCES = (("corpus", "corpora"), ("llm", "llms"), ("encoder", "models"), ("of", "datasets"))
+_REFERENCES = (
+    ("corpus", "corpora"),
+    ("llm", "llms"),
+    ("encoder", "models"),
+    ("reranker", "models"),
+    ("of", "datasets"),
+)
 
 
 class Config(_Section):
@@ -591,6 +603,8 @@ class Config(_Section):
                     raise ValueError(f"datasets.{name}.of: {dataset.of!r} is of kind {parent.kind}, expected pairs")
                 if isinstance(dataset, TypedSpec) and not parent.types:
                     raise ValueError(f"datasets.{name}.of: {dataset.of!r} has no section `types`, expected one")
+        if self.retrieval.reranker is not None:
+            check("retrieval.reranker", self.retrieval.reranker, "models")
         for name, llm in self.llms.items():
             if isinstance(llm, LocalLLM):
                 check(f"llms.{name}.model", llm.model, "models")

@@ -192,6 +192,21 @@ FUNNEL = {
     "dropped": {"quote is not in the text": 12},
     "splits": {"train": 318},
 }
+
+
+def retriever(name: str, mean: float, gain: Interval | None, group: str | None = None) -> dict[str, Any]:
+    """A row of retrieval.json with one metric; the interval of its difference to the first retriever."""
+    metric = {"n": 48, "mean": mean, "sd": 0.3, "low": mean - 0.1, "high": mean + 0.1}
+    difference = gain and {"n": 48, "mean": sum(gain) / 2, "sd": 0.3, "low": gain[0], "high": gain[1]}
+    return {"retriever": name, "group": group, "pages": 9, "metrics": {"recall@1": metric}, "gain": difference}
+
+
+RETRIEVERS = [
+    retriever("dense", 0.61, None),
+    retriever("bm25", 0.58, (-0.05, 0.01)),
+    retriever("fused", 0.72, (0.02, 0.12)),
+    retriever("dense", 0.99, None, "metros"),
+]
 LOG = [
     {"step": 1, "epoch": 0.5, "loss": 2.0, "learning_rate": 1e-3, "grad_norm": 1.0},
     {"step": 2, "epoch": 1.0, "eval_loss": 1.5},
@@ -212,7 +227,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in LOG))
     (folder / "funnel.json").write_text(json.dumps(FUNNEL))
     found = {"questions": 24, "source_found": 19}
-    (folder / "retrieval.json").write_text(json.dumps({"dataset": "d", "top_k": 2, "splits": {NEW: found}}))
+    retrieval = {"dataset": "d", "top_k": 2, "retriever": "dense", "splits": {NEW: found}, "chunks": 1234}
+    (folder / "retrieval.json").write_text(json.dumps({**retrieval, "retrievers": RETRIEVERS}))
     for name, cells in {"train.m.lora.d.seed1": "90.5\t2048.0\t120.5", "train.m2": "9.5\t-\tNA"}.items():
         (folder / f"{name}.tsv").write_text(f"s\tmax_rss\tcpu_time\n{cells}\n")
     usage = {"stage": "write pairs", "llm": "qwen", "calls": 52, "prompt_tokens": 41000, "completion_tokens": 18200}
@@ -312,6 +328,11 @@ def test_page_has_every_section_and_its_numbers(html: str) -> None:
         "<strong>+0.82</strong>",  # its interval excludes zero
         "quote is not in the text",
         "60\u00a0% to 91\u00a0%",  # Wilson's interval of 19 in 24
+        "bm25 cannot be told from dense (mean reciprocal rank −0.02, 95\u00a0% interval −0.05 to +0.01); "
+        "fused finds the source further up than dense (mean reciprocal rank +0.07, 95\u00a0% interval +0.02 to +0.12). "
+        "This study uses dense.",
+        "0.72 (0.62 to 0.82)",
+        "1,234 chunks",
         "1 min 40 s",  # both jobs of the rule `train`
         "2,048 MB",
         "41,000",
@@ -319,6 +340,7 @@ def test_page_has_every_section_and_its_numbers(html: str) -> None:
         "smollm2-135m-instruct",
     ):
         assert text in html, text
+    assert "0.99" not in html, "groups are in the data set's own table"
     assert "<strong>−0.01</strong>" not in html and "−0.01" in html
     assert html.count("<svg") == html.count("</svg>") == html.count('role="img"') == 3
     assert html.count('<li class="card">') == 20 and html.count('<li class="said">') == 60

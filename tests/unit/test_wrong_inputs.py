@@ -57,7 +57,7 @@ GGUF = "models/smollm2-135m-instruct"
 CONFIG_CASES = {
     "unknown key": ({"methods/lora/learning_rat": 1e-3}, "methods.lora.learning_rat", "did you mean 'learning_rate'?"),
     "unknown key at the top": ({"judge": {}}, "judge: unknown key", "did you mean 'judges'?"),
-    "unknown key like no other": ({"retrieval/xyz": 1}, "retrieval.xyz: unknown key", "expected one of: top_k"),
+    "unknown key like no other": ({"retrieval/xyz": 1}, "retrieval.xyz: unknown key", "reranker, retriever, top_k"),
     "missing key": ({"methods/lora/rank": ...}, "methods.lora.rank: missing", "Rank of the adapters"),
     "wrong type": ({"decoding/max_new_tokens": "many"}, "decoding.max_new_tokens: 'many' is wrong", "integer"),
     "section that is a value": ({"retrieval": 3}, "retrieval: 3 is wrong", "dictionary"),
@@ -91,6 +91,11 @@ CONFIG_CASES = {
         {"judges/qwen/llm": "gpt"},
         "judges.qwen.llm: 'gpt' is not in `llms`",
         "expected one of: qwen",
+    ),
+    "reranker not in registry": (
+        {"retrieval/reranker": "all-minilm"},
+        "retrieval.reranker: 'all-minilm' is not in `models`",
+        "did you mean 'all-minilm-l6-v2'?",
     ),
     "engine that there is none of": (
         {"llms/qwen/engine": "magic"},

@@ -8,6 +8,12 @@ from typing import Any
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import read_lock
 from tuneproof.progress import progress
+from tuneproof.records import Chunk
+
+
+def searched_text(chunk: Chunk) -> str:
+    """Return what of a chunk is searched: its headings and its text."""
+    return "\n".join([*chunk.headings, chunk.text])
 
 
 class Encoder:

@@ -86,20 +86,25 @@ def fault(pair: Pair, text: str) -> str | None:
         return "question's subject is a pronoun"
     if not names_in(pair.question) and _UNNAMED.search(pair.question):
         return "question names no subject"
-    if _NO_ANSWER.search(pair.answer) or _POINTS_AT_PAGE.search(pair.answer):
+    return answer_fault(pair.question, pair.answer, text)
+
+
+def answer_fault(question: str, answer: str, text: str) -> str | None:
+    """Return why an answer that rests on a text cannot be kept, or None."""
+    if _NO_ANSWER.search(answer) or _POINTS_AT_PAGE.search(answer):
         return "answer answers nothing"
-    if pair.answer.rstrip().endswith(":"):
+    if answer.rstrip().endswith(":"):
         return "answer is cut off"
-    if _FIRST_PERSON.match(pair.answer):
+    if _FIRST_PERSON.match(answer):
         return 'answer speaks as "we"'
-    if not _content_words(pair.answer) - _content_words(pair.question):
+    if not _content_words(answer) - _content_words(question):
         return "question holds the answer"
-    if numbers_in(pair.answer) - numbers_in(text) - numbers_in(pair.question):
+    if numbers_in(answer) - numbers_in(text) - numbers_in(question):
         return "answer has a number the text lacks"
-    if names_in(pair.answer) - words_in(text) - words_in(pair.question):
+    if names_in(answer) - words_in(text) - words_in(question):
         return "answer has a name the text lacks"
-    words = _content_words(pair.answer)
-    supported = words & (_content_words(text) | _content_words(pair.question))
+    words = _content_words(answer)
+    supported = words & (_content_words(text) | _content_words(question))
     if not words or len(supported) < _GROUNDED_WORDS * len(words):
         return "answer is not grounded in the text"
     return None

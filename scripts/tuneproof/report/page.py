@@ -126,6 +126,7 @@ def render(template: str, sources: Sources) -> str:
         figure_sources={name: f.source for name, f in sources.figures.items()},
         funnels=sources.funnels,
         retrieval=retrieval_lines(sources.retrieval),
+        retrievers=retriever_lines(sources.retrieval),
         questions=pick_questions(sources.answers, QUESTIONS_SHOWN, list(colours)),
         costs=costs,
         total=total_cost(costs),
@@ -223,6 +224,38 @@ def retrieval_lines(files: Iterable[Row]) -> list[dict[str, Any]]:
         for file in files
         for split, counts in file["splits"].items()
     ]
+
+
+def retriever_lines(files: Iterable[Row]) -> list[dict[str, Any]]:
+    """Each data set's retrievers over all of its questions, with a sentence that compares them with the first."""
+    tables = []
+    for file in files:
+        rows = [row for row in file["retrievers"] if row["group"] is None]
+        first, *others = (row["retriever"] for row in rows)
+        said = [
+            f"{row['retriever']} {_EFFECT[_sign(row['gain'])]} {first} (mean reciprocal rank "
+            f"{verdict.signed(row['gain']['mean'])}{_interval(row['gain'])})"
+            for row in rows
+            if row["gain"]
+        ]
+        tables.append({**file, "rows": rows, "sentence": "; ".join(said) if others else ""})
+    return tables
+
+
+_EFFECT = {1: "finds the source further up than", 0: "cannot be told from", -1: "finds the source further down than"}
+
+
+def _sign(gain: Row) -> int:
+    """1 or -1 where the interval of a difference excludes zero."""
+    if gain["low"] is None:
+        return 0
+    return int(gain["low"] > 0) - int(gain["high"] < 0)
+
+
+def _interval(gain: Row) -> str:
+    if gain["low"] is None:
+        return ""
+    return f", 95\u00a0% interval {verdict.signed(gain['low'])} to {verdict.signed(gain['high'])}"
 
 
 def wilson(hits: int, n: int) -> tuple[float, float] | None:
