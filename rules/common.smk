@@ -28,12 +28,18 @@ MADE = tuneproof_study.made(CONFIG)
 CORPORA = sorted({c for d in MADE if (c := tuneproof_study.corpus_of(CONFIG, d))})
 LLMS = tuneproof_study.llms_of(CONFIG)
 APIS = {name for name in LLMS if isinstance(CONFIG.llms[name], tuneproof_study.ApiLLM)}
-ENCODERS = sorted({CONFIG.corpora[c].encoder for c in CORPORA})
 RERANKERS = {
     reranker
     for spec in (CONFIG.retrieval, *MADE.values())
     if (reranker := getattr(spec, "reranker", None))
 }
+TYPES = {d: spec.types for d, spec in MADE.items() if getattr(spec, "types", None)}
+ENCODERS = sorted(
+    {
+        *(CONFIG.corpora[c].encoder for c in CORPORA),
+        *(types.encoder for types in TYPES.values()),
+    }
+)
 MODEL_LOCKS = sorted(
     f"resources/models/{model}/lock.json"
     for model in {
@@ -90,6 +96,7 @@ if workflow.output_settings.dryrun:
 WRITING_IS_LOCAL = all(
     llm in APIS for d in MADE.values() if (llm := getattr(d, "llm", None))
 )
+ANNOTATING_IS_LOCAL = all(types.llm in APIS for types in TYPES.values())
 JUDGING_IS_LOCAL = all(CONFIG.judges[j].llm in APIS for j in CONFIG.study.judges)
 
 # `--sdm conda`: the same packages from the same locks
@@ -115,6 +122,7 @@ wildcard_constraints:
     run=r"[^/]+/(base|[^/]+/[^/]+/seed\d+)",
     mode="closed|rag",
     judge="[^/.]+",
+    annotator="[^/]+",
 
 
 def section(registry, wildcard=None):
@@ -167,7 +175,9 @@ def parent_of(path):
 
 
 def llm_of(wildcards):
-    """The id of the LLM of a wildcard judge, or of a wildcard data set."""
+    """The id of the LLM: the wildcard annotator, or that of a wildcard judge, or of a wildcard data set."""
+    if annotator := getattr(wildcards, "annotator", None):
+        return annotator
     judge = getattr(wildcards, "judge", None)
     return CONFIG.judges[judge].llm if judge else CONFIG.datasets[wildcards.dataset].llm
 

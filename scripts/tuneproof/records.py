@@ -74,6 +74,26 @@ class Phrasing:
 
 
 @dataclass(frozen=True)
+class Annotation:
+    """What an LLM takes a question for: the more likely type, and the probability of each. `id` is the pair's."""
+
+    id: str
+    type: str
+    distribution: dict[str, float]
+    call_id: str
+
+
+@dataclass(frozen=True)
+class TypedPair:
+    """A pair's type, how probable it is, and by whom: the LLM that annotates, or the classifier."""
+
+    pair_id: str
+    type: str
+    probability: float
+    by: str
+
+
+@dataclass(frozen=True)
 class Example:
     """One row of a data set: a question in one wording, as messages a trainer or a server takes."""
 

@@ -384,10 +384,20 @@ class Types(_Section):
     llm: Id = Field(description="The LLM that annotates.")
     encoder: Id = Field(description="The BERT of `models` that is fine-tuned.")
     annotated: int = Field(5000, ge=10, description="Pairs that the LLM annotates, drawn evenly over groups.")
+    human_labels: str | None = Field(
+        None,
+        description="Folder of questions that people have sorted (NF-CATS: train.csv, valid.csv, test.csv), to hold "
+        "classifier and LLM against. $VARIABLES of the environment are filled in.",
+    )
     epochs: int = Field(4, ge=1, description="Passes over the annotated pairs.")
     learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate.")
     batch_size: int = Field(16, ge=1, description="Pairs per step.")
     seed: int = Field(1, description="Seed of the classifier's training.")
+
+    @property
+    def human(self) -> Path | None:
+        """The folder of human labels with the environment's variables filled in."""
+        return Path(os.path.expandvars(self.human_labels)) if self.human_labels else None
 
 
 class ReansweredSpec(_Section):
@@ -411,7 +421,7 @@ class TypedSpec(_Section):
     of: Id = Field(description="A data set of kind `pairs` with a section `types`.")
     type: Literal["conceptual", "factual"] = Field(description="conceptual or factual.")
     rows: int = Field(5000, ge=1, description="Training pairs, at most; both types get as many.")
-    tests: int = Field(1000, ge=1, description="Test questions, at most.")
+    tests: int = Field(1000, ge=1, description="Questions of each of the two test sets, at most.")
 
 
 class RecommendationSpec(_Section):

@@ -1,0 +1,48 @@
+"""Typed data sets are planned from their parent, and a change reruns what hangs on it."""
+
+import pytest
+
+STUDY = """
+study: {also_make: [conceptual, factual]}
+datasets:
+  haldrune: {types: {llm: qwen, encoder: all-minilm-l6-v2, annotated: 60, epochs: 4}}
+  conceptual: {kind: typed, of: haldrune, type: conceptual}
+  factual: {kind: typed, of: haldrune, type: factual}
+"""
+DRAWN = [f"results/datasets/{name}/{file}" for name in ("conceptual", "factual") for file in ("card.md", "train.jsonl")]
+RULES = {"annotate_types": 1, "train_types": 1, "classify_pairs": 1, "draw_typed": 2}
+
+
+@pytest.fixture
+def typed(workflow):
+    (workflow.folder / "typed.yaml").write_text(STUDY)
+    return workflow
+
+
+def planned(workflow, *arguments, profile="local"):
+    jobs = workflow.planned(*arguments, *DRAWN, "--configfile", "typed.yaml", profile=profile)
+    return {rule: n for rule, n in jobs.items() if rule in RULES or rule == "write_pairs"}
+
+
+@pytest.mark.parametrize("profile", ["local", "slurm"])
+def test_a_parent_is_annotated_and_labelled_once_for_both_types(typed, profile):
+    assert planned(typed, profile=profile) == {**RULES, "write_pairs": 1}
+
+
+def test_the_llm_and_the_encoder_are_those_of_the_section(typed):
+    printed = typed.snakemake("-n", *DRAWN, "--configfile", "typed.yaml")
+    assert "types/annotated.qwen.jsonl" in printed
+    assert "resources/models/all-minilm-l6-v2/lock.json" in printed
+
+
+def test_an_annotator_behind_an_api_counts_as_a_call_of_it(typed):
+    typed.edit("typed.yaml", "llm: qwen", "llm: gpt")
+    with (typed.folder / "typed.yaml").open("a") as study:
+        study.write("llms: {gpt: {engine: openai, model: gpt-4.1}}\n")
+    printed = typed.snakemake("-n", *DRAWN, "--configfile", "typed.yaml")
+    assert printed.count("api=1") == 1
+    assert "the environment has no OPENAI_API_KEY, expected the key of llms.gpt" in printed
+
+
+def test_the_types_rules_are_not_planned_where_no_set_asks_for_them(workflow):
+    assert not RULES.keys() & workflow.planned().keys()
