@@ -28,7 +28,10 @@ MADE = tuneproof_study.made(CONFIG)
 CORPORA = sorted({c for d in MADE if (c := tuneproof_study.corpus_of(CONFIG, d))})
 LLMS = tuneproof_study.llms_of(CONFIG)
 APIS = {name for name in LLMS if isinstance(CONFIG.llms[name], tuneproof_study.ApiLLM)}
-ENCODERS = sorted({CONFIG.corpora[c].encoder for c in CORPORA})
+ENCODERS = sorted(
+    {CONFIG.corpora[c].encoder for c in CORPORA}
+    | {e for d in MADE.values() if (e := getattr(d, "encoder", None))}
+)
 MODEL_LOCKS = sorted(
     f"resources/models/{model}/lock.json"
     for model in {
@@ -131,6 +134,15 @@ def corpus_of(wildcards):
 def of_corpus(path):
     """An input below the corpus of the wildcard data set."""
     return lambda wildcards: f"resources/corpora/{corpus_of(wildcards)}/{path}"
+
+
+def catalogue_of(wildcards):
+    """The catalogue that a data set's products are read from, so that an edit is seen.
+
+    One that is missing is no reason not to plan; the job then says so.
+    """
+    file = CONFIG.datasets[wildcards.dataset].catalogue_file
+    return [str(file)] if file and file.exists() else []
 
 
 def encoder_of(wildcards):
@@ -313,6 +325,12 @@ def costs_and_usages():
         for d in CONFIG.study.datasets
         for rule in ("write_pairs", "rephrase_questions")
     ]
+    for name, spec in MADE.items():
+        if spec.kind == "recommendation":
+            calling.append(f"write_requirements.{name}")
+            silent.append(f"make_recommendations.{name}")
+        if spec.kind == "instructions":
+            calling.append(f"write_instructions.{name}")
     calling += [f"answer/{arm}" for arm in arms]
     calling += [f"judge/{arm}.{judge}" for judge in CONFIG.study.judges for arm in arms]
     costs = [f"results/costs/{name}.tsv" for name in (*silent, *calling)]

@@ -92,14 +92,14 @@ def fault(pair: Pair, text: str) -> str | None:
         return "answer is cut off"
     if _FIRST_PERSON.match(pair.answer):
         return 'answer speaks as "we"'
-    if not _content_words(pair.answer) - _content_words(pair.question):
+    if not content_words(pair.answer) - content_words(pair.question):
         return "question holds the answer"
     if numbers_in(pair.answer) - numbers_in(text) - numbers_in(pair.question):
         return "answer has a number the text lacks"
     if names_in(pair.answer) - words_in(text) - words_in(pair.question):
         return "answer has a name the text lacks"
-    words = _content_words(pair.answer)
-    supported = words & (_content_words(text) | _content_words(pair.question))
+    words = content_words(pair.answer)
+    supported = words & (content_words(text) | content_words(pair.question))
     if not words or len(supported) < _GROUNDED_WORDS * len(words):
         return "answer is not grounded in the text"
     return None
@@ -156,7 +156,8 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+(?:[.,]\d+)*", text))
 
 
-def _content_words(text: str) -> set[str]:
+def content_words(text: str) -> set[str]:
+    """Return the words of a text that carry its content, without endings of plurals."""
     return {_stem(w) for w in _plain(text).split() if w not in _STOP}
 
 
