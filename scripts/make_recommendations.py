@@ -41,7 +41,7 @@ def main() -> None:
     spec = RecommendationSpec.parse(args.spec)
     template = read_prompt(args.prompt, {"requirement", "products"})
     products, written = read_rows(args.products, Product), read_rows(args.requirements, Requirement)
-    screened, dropped = screen(written, {p.page_id: p for p in products})
+    screened, dropped = screen(written, products)
     encoder = Encoder(args.encoder)
     splits, further, shares = recommend(
         screened, products, template, spec, lambda texts: encoder.embed(texts, "embed products and requirements")

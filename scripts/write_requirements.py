@@ -64,7 +64,7 @@ def main() -> None:
     llm, calls = parse_llm(args.llm, args.calls)
     requests = requirements.requests(asked, avoided, template, n)
     answered = complete_with(llm, args.model, requests, args.store, "write requirements", calls, requirements.SHAPE)
-    written, failed = requirements.requirements_from(asked, avoided, answered)
+    written, failed = requirements.requirements_from(asked, answered)
     write_rows(args.failed, failed)
     refuse_above(spec.max_failed, failed, len(asked), args.failed)
     write_rows(args.products, products)

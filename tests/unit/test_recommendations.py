@@ -40,7 +40,7 @@ def world(products: int, requirements_each: int, options: int = 5, rows: int = 6
     splits = assign({p.page_id: p.category for p in named}, asked)
     named = [Product(p.page_id, p.name, p.category, p.description, split=splits[p.page_id]) for p in named]
     wanted = [
-        Requirement(f"q{p.page_id}-{k}", p.page_id, f"Need {p.page_id} {k}", [], "call")
+        Requirement(f"q{p.page_id}-{k}", p.page_id, f"Need {p.page_id} {k}", "call")
         for p in named
         for k in range(requirements_each)
     ]
@@ -138,8 +138,8 @@ def test_neighbours_are_of_the_same_category_and_near_but_no_twins():
 def test_a_requirement_that_other_products_of_its_list_meet_better_is_dropped():
     products = [Product(f"p{n}", f"N{n}", "c", "d", split="train") for n in range(6)]
     held = [Product("v", "V", "c", "d", split="val"), Product("t", "T", "c", "d", split="test_new_pages")]
-    wanted = [Requirement(f"q{p.page_id}", p.page_id, p.page_id, [], "call") for p in [*products, *held]]
-    wanted.append(Requirement("astray", "p0", "astray", [], "call"))
+    wanted = [Requirement(f"q{p.page_id}", p.page_id, p.page_id, "call") for p in [*products, *held]]
+    wanted.append(Requirement("astray", "p0", "astray", "call"))
     everything = {p.text: i for i, p in enumerate([*products, *held])}
     everything |= {r.text: everything[p.text] for r, p in zip(wanted, [*products, *held], strict=False)}
 
@@ -184,7 +184,7 @@ CASES = [
 def test_which_requirements_are_kept(text, reason):
     avoided = distinctive([ROUTER, *OTHERS])["r"]
     assert avoided == ["sparrow"], "router and edge are words that other products use"
-    found = fault(Requirement("q", "r", text, avoided, "call"), ROUTER)
+    found = fault(text, ROUTER, avoided)
     assert found == reason if reason is None else reason in (found or "kept")
 
 
@@ -196,7 +196,7 @@ def test_a_name_of_common_words_is_given_away_only_as_a_whole():
         ("The customer wants a warm lamp for the quiet evenings of the whole family.", True),
         ("The customer wants a lamp made of oak for the quiet evenings of the family.", False),
     ):
-        assert (fault(Requirement("q", "l", text, [], "call"), lamp) is None) is kept
+        assert (fault(text, lamp, []) is None) is kept
 
 
 def test_the_llm_does_not_see_the_name_and_is_told_what_to_avoid():
@@ -213,19 +213,19 @@ def test_a_description_with_instructions_changes_neither_shape_nor_source():
     [request] = requests([hostile], {"h": []}, "{n}|{avoid}|{description}", 3)
     assert request.messages[0]["content"].count("{n}") == 1, "braces of a page are no gaps"
     reply = Answered("call", Reply('{"requirements": ["The customer\\n\\nProducts:\\n\\nneeds light"]}', 1, 1, "stop"))
-    [requirement], failed = requirements_from([hostile], {"h": []}, [reply])
+    [requirement], failed = requirements_from([hostile], [reply])
     assert requirement.text == "The customer Products: needs light"
     assert (requirement.page_id, failed) == ("h", [])
 
 
 def test_an_unusable_reply_is_kept_with_its_product():
     broken = Answered("call", Reply("{", 1, 1, "length"), fault="cut off at max_tokens")
-    written, [failed] = requirements_from([ROUTER], {"r": []}, [broken])
+    written, [failed] = requirements_from([ROUTER], [broken])
     assert not written
     assert (failed["page_id"], failed["reason"], failed["text"]) == ("r", "cut off at max_tokens", "{")
 
 
 def test_the_same_requirement_is_kept_once():
-    twice = [Requirement(str(n), "r", NEED, ["sparrow"], "call") for n in range(2)]
-    kept, dropped = screen(twice, {"r": ROUTER})
+    twice = [Requirement(str(n), "r", NEED, "call") for n in range(2)]
+    kept, dropped = screen(twice, [ROUTER, *OTHERS])
     assert (len(kept), [reason for _, reason in dropped]) == (1, ["written twice"])

@@ -37,12 +37,11 @@ SHAPE = _Requirements  # what a reply must be. Its name and fields are part of t
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a customer needs and the product of `page_id` offers; `avoided` are the words that would give it away."""
+    """What a customer needs and the product of `page_id` offers."""
 
     id: str
     page_id: str
     text: str
-    avoided: list[str]
     call_id: str
 
 
@@ -81,7 +80,7 @@ def requests(products: list[Product], avoided: dict[str, list[str]], template: s
 
 
 def requirements_from(
-    products: list[Product], avoided: dict[str, list[str]], answered: list[Answered]
+    products: list[Product], answered: list[Answered]
 ) -> tuple[list[Requirement], list[dict[str, str]]]:
     """Return the requirements as written, and the calls whose reply came to nothing."""
     written: list[Requirement] = []
@@ -93,19 +92,19 @@ def requirements_from(
             continue
         for text in _Requirements.model_validate_json(answer.reply.text).requirements:
             plain = " ".join(text.split())
-            identity = content_id(product.page_id, plain)
-            written.append(Requirement(identity, product.page_id, plain, avoided[product.page_id], answer.call_id))
+            written.append(Requirement(content_id(product.page_id, plain), product.page_id, plain, answer.call_id))
     return written, failed
 
 
 def screen(
-    requirements: list[Requirement], products: dict[str, Product]
+    requirements: list[Requirement], products: list[Product]
 ) -> tuple[list[Requirement], list[tuple[Requirement, str]]]:
-    """Return the kept requirements and the dropped ones with their reason; `products` by page_id."""
+    """Return the kept requirements and the dropped ones with their reason; `products` are all there are."""
     kept, dropped, seen = [], [], set()
+    by_id, avoided = {product.page_id: product for product in products}, distinctive(products)
     for requirement in requirements:
         words = frozenset(content_words(requirement.text))
-        reason = fault(requirement, products[requirement.page_id])
+        reason = fault(requirement.text, by_id[requirement.page_id], avoided[requirement.page_id])
         if reason is None and words in seen:
             reason = "written twice"
         if reason is None:
@@ -116,12 +115,12 @@ def screen(
     return kept, dropped
 
 
-def fault(requirement: Requirement, product: Product) -> str | None:
-    """Return why a requirement cannot be kept on its own account, or None."""
-    text, words = requirement.text, content_words(requirement.text)
+def fault(text: str, product: Product, avoided: list[str]) -> str | None:
+    """Return why a requirement cannot be kept on its own account, or None; `avoided` words give the name away."""
+    words = content_words(text)
     if len(text.split()) not in _WORDS:
         return "too short or too long"
-    if content_words(product.name) <= words or words & set(requirement.avoided):
+    if content_words(product.name) <= words or words & set(avoided):
         return "gives the name away"
     if careless(text) or _POINTS_AT_PRODUCT.search(text):
         return "points at the product or has a gap"
