@@ -38,6 +38,7 @@ ENCODERS = sorted(
     {
         *(CONFIG.corpora[c].encoder for c in CORPORA),
         *(types.encoder for types in TYPES.values()),
+        *(e for d in MADE.values() if (e := getattr(d, "encoder", None))),
     }
 )
 MODEL_LOCKS = sorted(
@@ -148,6 +149,15 @@ def corpus_of(wildcards):
 def of_corpus(path):
     """An input below the corpus of the wildcard data set."""
     return lambda wildcards: f"resources/corpora/{corpus_of(wildcards)}/{path}"
+
+
+def catalogue_of(wildcards):
+    """The catalogue that a data set's products are read from, so that an edit is seen.
+
+    One that is missing is no reason not to plan; the job then says so.
+    """
+    file = CONFIG.datasets[wildcards.dataset].catalogue_file
+    return [str(file)] if file and file.exists() else []
 
 
 def encoder_of(wildcards):
@@ -353,6 +363,12 @@ def costs_and_usages():
         f"{rule}.{d}" for d in pairs for rule in ("write_pairs", "rephrase_questions")
     ]
     calling += [f"reanswer.{d}" for d in reanswered]
+    for name, spec in MADE.items():
+        if spec.kind == "recommendation":
+            calling.append(f"write_requirements.{name}")
+            silent.append(f"make_recommendations.{name}")
+        if spec.kind == "instructions":
+            calling.append(f"write_instructions.{name}")
     calling += [f"answer/{arm}" for arm in arms]
     calling += [f"judge/{arm}.{judge}" for judge in CONFIG.study.judges for arm in arms]
     costs = [f"results/costs/{name}.tsv" for name in (*silent, *calling)]

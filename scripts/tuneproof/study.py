@@ -424,6 +424,11 @@ class TypedSpec(_Section):
     tests: int = Field(1000, ge=1, description="Questions of each of the two test sets, at most.")
 
 
+def _some_to_train_on(rows: int, validation: int, tests: int) -> None:
+    if validation + tests >= rows:
+        raise ValueError(f"rows: {rows} leaves none to train on, expected more than validation + tests")
+
+
 class RecommendationSpec(_Section):
     """A requirement and a list of products, of which one fits: its name is the answer."""
 
@@ -436,13 +441,23 @@ class RecommendationSpec(_Section):
         None, description="A YAML or JSON Lines file of products (id, name, category, description) instead of a corpus."
     )
     options: int = Field(5, ge=2, le=20, description="Products in each list, the right one included.")
-    rows: int = Field(1000, ge=2, description="Rows in all.")
-    tests: int = Field(100, ge=1, description="Rows of these for testing, about other products.")
+    rows: int = Field(1000, ge=3, description="Rows in all.")
+    validation: int = Field(50, ge=1, description="Rows of these for validation, about other products.")
+    tests: int = Field(100, ge=1, description="Rows of these for testing, about other products again.")
+    max_failed: float = Field(0.2, ge=0, le=1, description="Share of calls without usable JSON above which to stop.")
+
+    @property
+    def catalogue_file(self) -> Path | None:
+        """The catalogue with the environment's variables filled in."""
+        return Path(os.path.expandvars(self.catalogue)) if self.catalogue else None
 
     @model_validator(mode="after")
     def _one_source(self) -> RecommendationSpec:
         if (self.corpus is None) == (self.catalogue is None):
             raise ValueError("expected exactly one of `corpus` and `catalogue`")
+        if self.group and self.catalogue:
+            raise ValueError("group: a catalogue has none, expected it with `corpus` only")
+        _some_to_train_on(self.rows, self.validation, self.tests)
         return self
 
 
@@ -454,8 +469,15 @@ class InstructionsSpec(_Section):
     corpus: Id = Field(description="A corpus of `corpora`.")
     group: str | None = Field(None, description="The corpus's group of pages that is used; all if unset.")
     llm: Id = Field(description="The LLM that writes.")
-    rows: int = Field(1000, ge=2, description="Rows in all.")
-    tests: int = Field(100, ge=1, description="Rows of these for testing, about other pages.")
+    rows: int = Field(1000, ge=3, description="Rows in all.")
+    validation: int = Field(50, ge=1, description="Rows of these for validation, about other pages.")
+    tests: int = Field(100, ge=1, description="Rows of these for testing, about other pages again.")
+    max_failed: float = Field(0.2, ge=0, le=1, description="Share of calls without usable JSON above which to stop.")
+
+    @model_validator(mode="after")
+    def _trains(self) -> InstructionsSpec:
+        _some_to_train_on(self.rows, self.validation, self.tests)
+        return self
 
 
 AnyDataset = DatasetSpec | ReansweredSpec | TypedSpec | RecommendationSpec | InstructionsSpec

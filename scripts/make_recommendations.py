@@ -1,0 +1,80 @@
+"""Put each requirement over a list of products, one of which meets it, and split by product.
+
+    python scripts/make_recommendations.py --name X --spec '{…}' --requirements requirements.jsonl
+        --products products.jsonl --unusable unusable.jsonl --encoder resources/models/E/lock.json
+        --prompt prompts/recommend_product.txt --out results/datasets/X
+
+Writes train.jsonl, val.jsonl, test_trained_pages.jsonl (empty), test_new_pages.jsonl, dropped.jsonl, card.md and
+funnel.json into --out.
+"""
+
+import argparse
+from pathlib import Path
+
+from tuneproof.errors import report_errors
+
+
+@report_errors
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", required=True, help="the data set's id in the configuration")
+    parser.add_argument("--spec", required=True, help="the data set's section of the configuration, as JSON")
+    parser.add_argument("--requirements", required=True, type=Path, help="requirements as written (JSON Lines)")
+    parser.add_argument("--products", required=True, type=Path, help="products with their splits (JSON Lines)")
+    parser.add_argument("--unusable", required=True, type=Path, help="unusable replies (JSON Lines)")
+    parser.add_argument("--encoder", required=True, type=Path, help="lock of the encoder that finds near neighbours")
+    parser.add_argument("--prompt", required=True, type=Path, help="the rows' prompt with {requirement}, {products}")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the data set")
+    args = parser.parse_args()
+
+    import dataclasses
+
+    from tuneproof.corpus.index import Encoder
+    from tuneproof.instructions.card import card, funnel
+    from tuneproof.instructions.products import Product
+    from tuneproof.instructions.recommend import NEAREST, recommend
+    from tuneproof.instructions.requirements import Requirement, screen
+    from tuneproof.llm.prompts import read_prompt
+    from tuneproof.records import atomic_write, iter_json_lines, read_rows, write_json, write_rows
+    from tuneproof.study import RecommendationSpec
+
+    spec = RecommendationSpec.parse(args.spec)
+    template = read_prompt(args.prompt, {"requirement", "products"})
+    products, written = read_rows(args.products, Product), read_rows(args.requirements, Requirement)
+    screened, dropped = screen(written, products)
+    encoder = Encoder(args.encoder)
+    splits, further, shares = recommend(
+        screened, products, template, spec, lambda texts: encoder.embed(texts, "embed products and requirements")
+    )
+    dropped += further
+    steps = {
+        "products, each name once": len(products),
+        "products asked about": len({r.page_id for r in written}),
+        "requirements written": len(written),
+        "requirements kept": len(written) - len(dropped),
+        "rows": sum(map(len, splits.values())),
+    }
+    unusable = sum(1 for _ in iter_json_lines(args.unusable))
+    counts = funnel(args.name, steps, unusable, [reason for _, reason in dropped], splits)
+    about = [
+        f"A customer's requirement, written by `{spec.llm}`, over {spec.options} products. It was written from one of",
+        "them, whose name is the answer; the others are its nearest neighbours by",
+        f"`{spec.encoder}`. The source is `{spec.corpus or spec.catalogue}`.",
+        "Lists of training show no product of val or test.",
+        "",
+        *[f"- {name}: {share:.0%}" for name, share in shares.items()],
+        "",
+        f"A requirement was kept where its product is among the {NEAREST} of its list that are nearest to it by",
+        "embedding. That another product meets it as well cannot be ruled out, and rows that an encoder gets wrong are",
+        "missing: the set is a little easier than the world.",
+    ]
+    for split, rows in splits.items():
+        write_rows(args.out / f"{split}.jsonl", rows)
+    write_rows(args.out / "dropped.jsonl", [{**dataclasses.asdict(r), "reason": reason} for r, reason in dropped])
+    write_json(args.out / "funnel.json", {**counts, "shares": shares})
+    with atomic_write(args.out / "card.md") as stream:
+        stream.write(card(counts, about, splits))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Product description to sales pitch: the description is a page's own prose, the pitch an LLM's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tuneproof.instructions.grounds import careless, copied, invented, supported
+from tuneproof.instructions.products import cut, prose, title_of
+from tuneproof.llm.calls import Request
+from tuneproof.records import Chunk
+
+_DESCRIPTION_LENGTH = 700
+_MAX_TOKENS = 220
+_WORDS = range(20, 121)
+_COPIED = 0.5
+# Share of the pitch's content words that must stand in the description: praise is new, what is praised is not.
+_GROUNDED = 0.35
+
+
+class _Pitch(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    pitch: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+SHAPE = _Pitch
+GAPS = {"description"}
+VARIANTS = 1
+
+
+def request(chunk: Chunk, variant: int, template: str) -> Request:
+    """Return the request for a pitch of what a chunk describes; there is one variant."""
+    prompt = template.format(description=description(chunk))
+    return Request([{"role": "user", "content": prompt}], _MAX_TOKENS, schema=_Pitch.model_json_schema())
+
+
+def parts(chunk: Chunk, reply: str) -> tuple[str, str]:
+    """Return the description and the pitch."""
+    return description(chunk), " ".join(_Pitch.model_validate_json(reply).pitch.split())
+
+
+def fault(chunk: Chunk, material: str, pitch: str) -> str | None:
+    """Return why a pitch cannot be kept, or None."""
+    if len(pitch.split()) not in _WORDS:
+        return "too short or too long"
+    if careless(pitch):
+        return "has a gap, or points at the text"
+    if what := invented(pitch, material):
+        return f"has a {what} the description lacks"
+    if copied(pitch, material) > _COPIED:
+        return "copies the description"
+    if supported(pitch, material) < _GROUNDED:
+        return "is not grounded in the description"
+    return None
+
+
+def description(chunk: Chunk) -> str:
+    """Return the title of the chunk's page and the chunk's prose, whole sentences of at most 700 characters."""
+    return f"{title_of(chunk)}: {cut(prose(chunk.text), _DESCRIPTION_LENGTH)}"

@@ -1,0 +1,145 @@
+"""Rows of a task on chunks: which chunks the LLM is asked about, what it wrote, and the rows of each split.
+
+A task is a module: `calls` (next-steps) or `pitch`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from tuneproof.errors import InputError
+from tuneproof.instructions import calls, pitch
+from tuneproof.instructions.draw import SPARE, assign, in_turns, quotas, take
+from tuneproof.instructions.products import of_group, prose
+from tuneproof.llm.calls import Request
+from tuneproof.llm.client import Answered, failures
+from tuneproof.records import Chunk, Example, content_id
+from tuneproof.study import InstructionsSpec, Split
+
+# A chunk with fewer words of prose has nothing to talk about.
+_LEAST_WORDS = 40
+
+
+class Task(Protocol):
+    """What a task's module has."""
+
+    @property
+    def SHAPE(self) -> type[BaseModel]:
+        """What a reply must be. Its name and fields are part of the address of every stored call."""
+
+    @property
+    def GAPS(self) -> set[str]:
+        """The gaps of the prompt that has the LLM write."""
+
+    @property
+    def VARIANTS(self) -> int:
+        """In how many ways a chunk can be asked about."""
+
+    @property
+    def request(self) -> Callable[[Chunk, int, str], Request]:
+        """The request for a variant of a chunk, from the template."""
+
+    @property
+    def parts(self) -> Callable[[Chunk, str], tuple[str, str]]:
+        """What the student is given and what it shall answer, from the LLM's reply about a chunk."""
+
+    @property
+    def fault(self) -> Callable[[Chunk, str, str], str | None]:
+        """Why the two cannot be kept, or None."""
+
+
+TASKS: dict[str, Task] = {"next-steps": calls, "pitch": pitch}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A chunk to ask about, in one variant."""
+
+    chunk: Chunk
+    variant: int
+    split: Split
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written about a chunk: the student's material and its answer."""
+
+    id: str
+    chunk_id: str
+    split: Split
+    material: str
+    answer: str
+    call_id: str
+
+
+def draw_units(chunks: list[Chunk], spec: InstructionsSpec) -> list[Unit]:
+    """Return what the LLM is asked about: pages take turns, and some more than the rows wanted, for drops."""
+    usable = [c for c in of_group(chunks, spec.group) if len(prose(c.text).split()) >= _LEAST_WORDS]
+    if not usable:
+        raise InputError(f"no chunk has {_LEAST_WORDS} words of prose, expected pages that describe something")
+    splits = assign({chunk.page_id: chunk.group for chunk in usable}, spec)
+    variants = min(TASKS[spec.task].VARIANTS, math.ceil(SPARE * spec.rows / len(usable)) + 1)
+    units = [Unit(chunk, variant, splits[chunk.page_id]) for variant in range(variants) for chunk in usable]
+    return take(in_turns(units, lambda u: u.chunk.page_id), lambda u: u.split, quotas(spec), SPARE)
+
+
+def written_from(units: list[Unit], task: Task, answered: list[Answered]) -> tuple[list[Written], list[dict[str, str]]]:
+    """Return what was written, and the calls whose reply came to nothing."""
+    written: list[Written] = []
+    failed: list[dict[str, str]] = []
+    for unit, answer in zip(units, answered, strict=True):
+        if answer.fault:
+            [failure] = failures([answer])
+            failed.append({"chunk_id": unit.chunk.id, **failure})
+            continue
+        material, text = task.parts(unit.chunk, answer.reply.text)
+        identity = content_id(unit.chunk.id, material, text)
+        written.append(Written(identity, unit.chunk.id, unit.split, material, text, answer.call_id))
+    return written, failed
+
+
+def make_rows(
+    written: list[Written], chunks: dict[str, Chunk], template: str, spec: InstructionsSpec
+) -> tuple[dict[Split, list[Example]], list[tuple[Written, str]]]:
+    """Return the rows of each split and what was dropped with the reason; raise InputError where a split is empty."""
+    task = TASKS[spec.task]
+    kept: list[Written] = []
+    dropped: list[tuple[Written, str]] = []
+    seen: set[str] = set()
+    for item in written:
+        reason = task.fault(chunks[item.chunk_id], item.material, item.answer)
+        if reason is None and {item.material, item.answer} & seen:
+            reason = "written twice"
+        if reason is None:
+            seen |= {item.material, item.answer}
+            kept.append(item)
+        else:
+            dropped.append((item, reason))
+    splits: dict[Split, list[Example]] = {"train": [], "val": [], "test_trained_pages": [], "test_new_pages": []}
+    for item in take(kept, lambda w: w.split, quotas(spec)):
+        splits[item.split].append(_example(item, chunks[item.chunk_id], template))
+    for split in quotas(spec):
+        if not splits[split]:
+            raise InputError(f"split {split} is empty: none of what was written for it can be kept; ask for more rows")
+    return splits, dropped
+
+
+def _example(item: Written, chunk: Chunk, template: str) -> Example:
+    prompt = template.format(material=item.material)
+    return Example(
+        id=content_id(item.id, prompt, item.split),
+        pair_id=item.id,
+        chunk_id=chunk.id,
+        page_id=chunk.page_id,
+        url=chunk.url,
+        group=chunk.group,
+        split=item.split,
+        question=prompt,
+        answer=item.answer,
+        messages=[{"role": "user", "content": prompt}, {"role": "assistant", "content": item.answer}],
+    )

@@ -1,0 +1,58 @@
+"""Have an LLM write calls with their next steps, or sales pitches, about chunks of a corpus.
+
+    python scripts/write_instructions.py --spec '{…}' --chunks chunks.jsonl --llm '{…}'
+        --model resources/models/X/lock.json --prompt prompts/write_call.txt --store store/llm
+        --out written.jsonl --failed unusable.jsonl --usage u.json
+
+Pages get their splits here, because each split is asked about as much as it needs, with something to spare for drops.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from tuneproof.errors import report_errors
+
+
+@report_errors
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", required=True, help="the data set's section of the configuration, as JSON")
+    parser.add_argument("--chunks", required=True, type=Path, help="chunks (JSON Lines)")
+    parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
+    parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
+    parser.add_argument("--prompt", required=True, type=Path, help="prompt with the task's gaps")
+    parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
+    parser.add_argument(
+        "--calls",
+        default=os.environ.get("TUNEPROOF_CALLS", ""),
+        help="budget, mode and how each API is asked, as JSON; default: $TUNEPROOF_CALLS",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="what was written (JSON Lines)")
+    parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
+    parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
+    args = parser.parse_args()
+
+    from tuneproof.instructions.write import TASKS, draw_units, written_from
+    from tuneproof.llm.client import refuse_above
+    from tuneproof.llm.engines import complete_with, usage_of
+    from tuneproof.llm.prompts import read_prompt
+    from tuneproof.records import Chunk, read_rows, write_json, write_rows
+    from tuneproof.study import InstructionsSpec, parse_llm
+
+    spec = InstructionsSpec.parse(args.spec)
+    task, what = TASKS[spec.task], f"write {spec.task}"
+    template = read_prompt(args.prompt, task.GAPS)
+    units = draw_units(read_rows(args.chunks, Chunk), spec)
+    requests = [task.request(unit.chunk, unit.variant, template) for unit in units]
+    llm, calls = parse_llm(args.llm, args.calls)
+    answered = complete_with(llm, args.model, requests, args.store, what, calls, task.SHAPE)
+    written, failed = written_from(units, task, answered)
+    write_rows(args.failed, failed)
+    refuse_above(spec.max_failed, failed, len(units), args.failed)
+    write_rows(args.out, written)
+    write_json(args.usage, usage_of(what, llm, answered))
+
+
+if __name__ == "__main__":
+    main()

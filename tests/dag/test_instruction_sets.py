@@ -1,0 +1,77 @@
+"""Instruction sets in the plan: made with their cards beside a study, from a corpus or from a catalogue."""
+
+import re
+
+import pytest
+
+STUDY = """
+study:
+  also_make: [goods, catalogue, calls, pitches]
+datasets:
+  goods: {kind: recommendation, corpus: haldrune, group: products, llm: qwen, encoder: all-minilm-l6-v2, options: 3}
+  catalogue: {kind: recommendation, catalogue: $GOODS, llm: qwen, encoder: all-minilm-l6-v2}
+  calls: {kind: instructions, task: next-steps, corpus: haldrune, group: products, llm: qwen}
+  pitches: {kind: instructions, task: pitch, corpus: haldrune, group: products, llm: qwen}
+"""
+
+
+def card(name: str) -> str:
+    return f"results/datasets/{name}/card.md"
+
+
+@pytest.fixture
+def shop(workflow):
+    (workflow.folder / "shop.yaml").write_text(STUDY)
+    return workflow
+
+
+def test_each_set_is_made_by_two_rules_of_its_own(shop):
+    planned = shop.planned(*map(card, ("goods", "calls", "pitches")), "--configfile", "shop.yaml")
+    assert {rule: planned.get(rule) for rule in ("write_requirements", "make_recommendations")} == {
+        "write_requirements": 1,
+        "make_recommendations": 1,
+    }
+    assert planned["write_instructions"] == planned["split_instructions"] == 2
+    assert planned["chunk_pages"] == 1
+    assert "write_pairs" not in planned
+
+
+def test_a_catalogue_needs_no_corpus_and_an_edit_in_it_is_seen(shop, monkeypatch):
+    monkeypatch.setenv("GOODS", str(shop.folder / "goods.yaml"))
+    wanted = (card("catalogue"), "--configfile", "shop.yaml")
+    alone = {"fetch_model": 2, "write_requirements": 1, "make_recommendations": 1}
+    assert shop.planned(*wanted) == alone, "a catalogue that is not here yet is no reason not to plan"
+    (shop.folder / "goods.yaml").write_text("[]")
+    assert f"{shop.folder}/goods.yaml" in shop.snakemake("-n", *wanted)
+
+
+def test_the_task_decides_the_prompts(shop):
+    plan = shop.snakemake("-n", card("calls"), card("pitches"), "--configfile", "shop.yaml")
+    assert set(re.findall(r"prompts/\w+\.txt", plan)) == {
+        "prompts/write_call.txt",
+        "prompts/next_steps.txt",
+        "prompts/write_pitch.txt",
+        "prompts/pitch.txt",
+    }
+
+
+def test_what_the_sets_cost_is_counted_with_the_study(shop):
+    planned = shop.planned("--configfile", "shop.yaml")
+    assert planned["write_requirements"] == planned["make_recommendations"] == 2
+    assert planned["write_instructions"] == 2
+    assert planned["write_pairs"] == 1
+
+
+def test_a_wrong_section_is_named(shop):
+    for wrong, message in (
+        ("{kind: recommendation, llm: qwen, encoder: all-minilm-l6-v2}", "expected exactly one of `corpus` and"),
+        ("{kind: instructions, task: sing, corpus: haldrune, llm: qwen}", "'sing' is wrong"),
+        (
+            "{kind: instructions, task: pitch, corpus: haldrune, llm: qwen, rows: 9, tests: 9}",
+            "rows: 9 leaves none to train on",
+        ),
+    ):
+        (shop.folder / "wrong.yaml").write_text(f"datasets:\n  bad: {wrong}\n")
+        output = shop.snakemake("-n", "--configfile", "wrong.yaml", check=False)
+        assert message in output, output
+        assert "datasets.bad" in output
