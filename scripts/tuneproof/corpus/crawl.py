@@ -52,6 +52,7 @@ _HOP_BY_HOP = {"content-encoding", "transfer-encoding", "content-length", "conne
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 
 
+_SHORT_BODY = 1 << 16  # bytes that come with the headers
 _LONGEST_URL = 2000  # characters; browsers and servers take about as much
 
 
@@ -224,6 +225,12 @@ def _address(url: str) -> tuple[str, str]:
         return "", ""
 
 
+def _other_type(headers: Headers) -> str:
+    """Return the declared type of what is no HTML; empty for HTML, and where none is declared."""
+    kind: str = headers.get("Content-Type", b"").decode("latin-1").lower()
+    return "" if "html" in kind else kind
+
+
 def _alike(url: str) -> str:
     """Return what is left of an address without its numbers and the values of its query."""
     parts = urlsplit(url)
@@ -304,9 +311,8 @@ class _Spider(scrapy.Spider):
 
     def parse(self, response: Response, depth: int) -> Iterator[Request]:
         """Count a page, `depth` links away from where the crawl began, and follow its links."""
-        if not isinstance(response, HtmlResponse):
-            kind = response.headers.get("Content-Type", b"no type").decode("latin-1")
-            self._no_page(self._asked(response.request), f"no HTML: {kind}")
+        if not isinstance(response, HtmlResponse) or _other_type(response.headers):
+            self._no_page(self._asked(response.request), f"no HTML: {_other_type(response.headers) or 'no type'}")
             return
         self.visit.pages += 1
         self.visit.from_archive += "cached" in response.flags
@@ -332,10 +338,13 @@ class _Spider(scrapy.Spider):
             return f"more than max_alike {self.spec.max_alike} addresses like this: {_alike(url)[:100]}"
         return None
 
-    def headers_came(self, headers: Headers, request: Request) -> None:
-        """Leave the body of what is no HTML where it is; the answer is archived without it."""
-        kind = headers.get("Content-Type", b"").decode("latin-1").lower()
-        if request.callback == self.parse and kind and "html" not in kind:
+    def headers_came(self, headers: Headers, body_length: Any, request: Request) -> None:
+        """Leave the body of what is no HTML where it is; the answer is archived without it.
+
+        A short one is let come: to stop it may close a connection that already asks for the next page.
+        """
+        short = isinstance(body_length, int) and body_length < _SHORT_BODY
+        if request.callback == self.parse and _other_type(headers) and not short:
             raise StopDownload(fail=False)
 
     def dropped(self, request: Request) -> None:
