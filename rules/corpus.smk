@@ -28,6 +28,7 @@ rule crawl:
         crawl_inputs,
     output:
         archive="resources/corpora/{corpus}/crawl.warc.gz",
+        counts="resources/corpora/{corpus}/crawl.json",
     log:
         "logs/crawl/{corpus}.log",
     benchmark:
@@ -38,7 +39,8 @@ rule crawl:
     params:
         spec=lambda w: CONFIG.corpora[w.corpus].crawl.model_dump_json(),
     shell:
-        "exec python scripts/crawl.py --spec {params.spec:q} --out {output.archive} 2> {log}"
+        "exec python scripts/crawl.py --spec {params.spec:q} --out {output.archive}"
+        " --counts {output.counts} 2> {log}"
 
 
 rule extract_pages:

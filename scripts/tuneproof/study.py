@@ -117,8 +117,17 @@ class Crawl(_Section):
     retries: int = Field(2, ge=0, description="Further tries of a request that failed.")
     timeout_s: float = Field(30, gt=0, description="Seconds until a request is given up.")
     max_pages: int = Field(10_000, ge=1, description="Stop after as many pages.")
-    max_page_mb: float = Field(10, gt=0, description="A larger page is refused.")
+    max_page_mb: float = Field(10, gt=0, description="A larger page, as sent or unpacked, is given up.")
     max_minutes: float = Field(60, gt=0, description="Stop the crawl after as many minutes.")
+    max_depth: int = Field(30, ge=0, description="Links to follow one after the other from a start page or a sitemap.")
+    max_alike: int = Field(
+        1000,
+        ge=1,
+        description="Pages whose addresses differ in numbers and in values of the query only: calendars have no end.",
+    )
+    private_hosts: list[str] = Field(
+        [], description="Hosts that may have a private, loopback or link-local address. Any other that has is refused."
+    )
 
     @model_validator(mode="after")
     def _urls(self) -> Crawl:
@@ -163,7 +172,14 @@ class CorpusSpec(_Section):
 
     crawl: Crawl | None = Field(None, description="Scrape websites.")
     folder: Folder | None = Field(None, description="Read a folder of files.")
-    groups: dict[str, str] = Field({}, description="Group name -> regular expression on the URL's path; first match.")
+    groups: dict[str, str] = Field(
+        {},
+        description="Group name -> regular expression on the URL's path, or, where it begins with ^//, on //host/path; "
+        "first match.",
+    )
+    languages: list[Annotated[str, Field(pattern="^[a-z]{2}$")]] = Field(
+        [], description="ISO 639-1 codes; a page that is clearly in another language is left out. Empty: all are kept."
+    )
     near_duplicate: float = Field(0.9, gt=0, le=1, description="Jaccard similarity from which a page is a copy.")
     chunks: Chunks = Field(Chunks(), description="How pages are cut.")
     encoder: Id = Field(description="The model that embeds chunks and questions.")

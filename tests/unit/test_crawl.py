@@ -186,7 +186,13 @@ def test_only_the_hosts_of_the_start_pages_are_crawled(run_script, tmp_path, oth
 
 def test_a_site_may_be_on_another_port(run_script, tmp_path):
     with failing({"/": [200], "/a.html": [200]}) as (url, log):
-        run_script("crawl", "--spec", crawl_spec(start=[f"{url}/"]), "--out", tmp_path / "out.warc.gz")
+        run_script(
+            "crawl",
+            "--spec",
+            crawl_spec(start=[f"{url}/"], private_hosts=["127.0.0.1"]),
+            "--out",
+            tmp_path / "out.warc.gz",
+        )
     assert log["/a.html"] == 1
 
 

@@ -3,28 +3,40 @@
 Scrapy does the crawling: robots.txt, sitemaps, delay and concurrency per host, retries, limits of size and time.
 The WARC is written as the crawl goes on and serves as its cache: a crawl that was killed reads back what it has
 fetched and fetches nothing twice.
+
+A site may be hostile, by intent or by accident: every request passes `Guard`, every address `PublicResolver`, and
+every URL that gave no page is counted with its reason.
 """
 
 from __future__ import annotations
 
 import io
+import ipaddress
 import os
+import re
+import socket
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+from urllib.request import getproxies
 
 import scrapy
+from scrapy import signals
 from scrapy.crawler import CrawlerProcess
-from scrapy.exceptions import CloseSpider
+from scrapy.exceptions import CloseSpider, IgnoreRequest, StopDownload
 from scrapy.http import Headers, HtmlResponse, Request, Response
 from scrapy.linkextractors import LinkExtractor
+from scrapy.resolver import CachingThreadedResolver
 from scrapy.responsetypes import responsetypes
+from scrapy.utils.gz import gunzip, gzip_magic_number
 from scrapy.utils.sitemap import Sitemap, sitemap_urls_from_robots
+from twisted.internet.error import DNSLookupError
 from warcio.archiveiterator import ArchiveIterator
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.statusandheaders import StatusAndHeaders
@@ -40,14 +52,29 @@ _HOP_BY_HOP = {"content-encoding", "transfer-encoding", "content-length", "conne
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 
 
+_SHORT_BODY = 1 << 16  # bytes that come with the headers
+_LONGEST_URL = 2000  # characters; browsers and servers take about as much
+
+
 @dataclass
 class Visit:
-    """What a crawl met: pages by URL and the requests that gave none, with the reason."""
+    """What a crawl met: pages, and the URLs that gave none, with the reason: "what" or "what: in detail"."""
 
     pages: int = 0
     from_archive: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     finished: str = ""
+
+    def counts(self) -> dict[str, Any]:
+        """Return what is written beside the archive; reasons are counted without their details."""
+        reasons = Counter(reason.partition(": ")[0] for reason in self.failures.values())
+        return {
+            "pages": self.pages,
+            "pages_of_an_earlier_attempt": self.from_archive,
+            "urls_without_a_page": len(self.failures),
+            "reasons": dict(sorted(reasons.items())),
+            "finished": self.finished,
+        }
 
 
 def crawl(spec: Crawl, archive: Path, proxy: str | None = None) -> Visit:
@@ -113,6 +140,16 @@ def _settings(spec: Crawl, partial: Path) -> dict[str, Any]:
         "DOWNLOAD_MAXSIZE": int(spec.max_page_mb * 1e6),
         "DOWNLOAD_WARNSIZE": 0,
         "CLOSESPIDER_TIMEOUT": spec.max_minutes * 60,
+        # breadth first: a page is met by its shortest way, and a limit cuts what is deepest
+        "DEPTH_PRIORITY": 1,
+        "SCHEDULER_MEMORY_QUEUE": "scrapy.squeues.FifoMemoryQueue",
+        "DOWNLOADER_MIDDLEWARES": {
+            "tuneproof.corpus.crawl.Guard": 50,  # before robots.txt is asked for
+            # before the cache (900), which is the archive: what is archived is unpacked
+            "scrapy.downloadermiddlewares.httpcompression.HttpCompressionMiddleware": 910,
+        },
+        "DNS_RESOLVER": "tuneproof.corpus.crawl.PublicResolver",
+        "TWISTED_DNS_RESOLVER": "tuneproof.corpus.crawl.PublicResolver",
         "HTTPCACHE_ENABLED": True,
         "HTTPCACHE_STORAGE": "tuneproof.corpus.crawl.WarcStorage",
         "HTTPCACHE_IGNORE_HTTP_CODES": sorted(_TRANSIENT),
@@ -123,72 +160,247 @@ def _settings(spec: Crawl, partial: Path) -> dict[str, Any]:
     }
 
 
+class Guard:
+    """Scrapy's middleware that sees every request, the next step of a redirect too, before anything is sent."""
+
+    def __init__(self, crawler: Any) -> None:
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Any) -> Guard:
+        return cls(crawler)
+
+    def process_request(self, request: Request) -> None:
+        """Drop what must not be asked for; the reason reaches the spider's errback."""
+        if reason := self._crawler.spider.refusal(request.url):
+            raise IgnoreRequest(reason)
+
+
+class PublicResolver(CachingThreadedResolver):
+    """Scrapy's resolver, whose answer is the address that is connected to: a private one is no answer."""
+
+    _process: CrawlerProcess
+
+    @classmethod
+    def from_crawler(cls, crawler: Any, reactor: Any) -> PublicResolver:
+        resolver: PublicResolver = super().from_crawler(crawler, reactor)
+        resolver._process = crawler  # Scrapy hands over the process: a reactor has one resolver
+        return resolver
+
+    def getHostByName(self, name: str, timeout: Any = ()) -> Any:
+        """Resolve a name, or an address in any notation, as the system does."""
+        return super().getHostByName(name, timeout).addCallback(self._public, name)
+
+    def _public(self, address: str, name: str) -> str:
+        spider = next(iter(self._process.crawlers)).spider
+        if _is_public(address) or name in spider.private_hosts:
+            return address
+        spider.private_addresses[name] = address
+        raise DNSLookupError(f"{name} has the private address {address}")
+
+
+def _is_public(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    return ip.is_global and not ip.is_multicast
+
+
+def _literal_address(host: str) -> str | None:
+    """Return the address that a host is, in whatever notation (127.1, 0x7f000001), or None for a name."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        return None
+
+
+def _address(url: str) -> tuple[str, str]:
+    """Return (host:port, host), empty where the URL is none, e.g. for an unclosed bracket."""
+    try:
+        parts = urlsplit(url)
+        return parts.netloc.lower(), parts.hostname or ""
+    except ValueError:
+        return "", ""
+
+
+def _other_type(headers: Headers) -> str:
+    """Return the declared type of what is no HTML; empty for HTML, and where none is declared."""
+    kind: str = headers.get("Content-Type", b"").decode("latin-1").lower()
+    return "" if "html" in kind else kind
+
+
+def _alike(url: str) -> str:
+    """Return what is left of an address without its numbers and the values of its query."""
+    parts = urlsplit(url)
+    keys = sorted({key for key, _ in parse_qsl(parts.query, keep_blank_values=True)})
+    return parts.netloc + re.sub(r"\d+", "#", parts.path) + ("?" + "&".join(keys) if keys else "")
+
+
 class _Spider(scrapy.Spider):
     name = "tuneproof"
 
     def __init__(self, spec: Crawl, visit: Visit) -> None:
         super().__init__()
         self.spec, self.visit = spec, visit
-        self._hosts = {urlsplit(url).netloc.lower() for url in spec.start}
+        # a proxy is the machine's own business; what is asked of it is still only the hosts of the start pages
+        proxies = (url if "//" in url else f"//{url}" for url in getproxies().values())
+        self.private_hosts = {*spec.private_hosts, *(_address(url)[1] for url in proxies)}
+        self.private_addresses: dict[str, str] = {}
+        self._hosts = {_address(url)[0] for url in spec.start}
+        self._pages_alike: Counter[str] = Counter()
         self._links = LinkExtractor()
         self._bar = progress(None, "page", "crawl")
 
+    @classmethod
+    def from_crawler(cls, crawler: Any, *args: Any, **kwargs: Any) -> _Spider:
+        spider: _Spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.headers_came, signals.headers_received)
+        crawler.signals.connect(spider.dropped, signals.request_dropped)
+        crawler.signals.connect(spider.not_understood, signals.spider_error)
+        return spider
+
     async def start(self) -> Any:
-        """Ask for robots.txt (it may name sitemaps) and the start pages."""
+        """Ask each site for its robots.txt first: it says what may be asked, and may name sitemaps."""
+        sites: dict[str, list[str]] = {}
         for url in self.spec.start:
             parts = urlsplit(url)
-            robots = f"{parts.scheme}://{parts.netloc}/robots.txt"
-            yield self._request(robots, self.parse_robots)
-            yield self._request(url, self.parse)
+            sites.setdefault(f"{parts.scheme}://{parts.netloc}/robots.txt", []).append(url)
+        for robots, pages in sites.items():
+            yield Request(
+                robots,
+                self.parse_robots,
+                errback=self.no_robots,
+                cb_kwargs={"start": pages},
+                meta={"dont_obey_robotstxt": True},
+            )
 
-    def parse_robots(self, response: Response) -> Iterator[Request]:
-        """Follow the sitemaps that robots.txt names."""
-        for url in sitemap_urls_from_robots(response.text, base_url=response.url):
-            yield self._request(url, self.parse_sitemap)
+    def parse_robots(self, response: Response, start: list[str]) -> Iterator[Request]:
+        """Follow the sitemaps that robots.txt names, and the start pages."""
+        text = response.body.decode("utf-8", errors="replace")
+        for url in sitemap_urls_from_robots(text, base_url=response.url):
+            if _address(url)[0] in self._hosts:
+                yield from self._ask(url, self.parse_sitemap)
+        for url in start:
+            yield from self._ask(url, self.parse, depth=0)
+
+    def no_robots(self, failure: Any) -> Iterator[Request]:
+        """Go on where there is no robots.txt; a site whose robots.txt fails is closed (RFC 9309, 2.3.1)."""
+        start = failure.request.cb_kwargs["start"]
+        response = getattr(failure.value, "response", None)
+        if response is not None and 400 <= response.status < 500 and response.status not in _TRANSIENT:
+            for url in start:
+                yield from self._ask(url, self.parse, depth=0)
+            return
+        for url in start:
+            self._no_page(url, f"its robots.txt gave no answer to go by: {self._reason(failure)}")
 
     def parse_sitemap(self, response: Response) -> Iterator[Request]:
         """Follow a sitemap's pages, and the sitemaps of an index."""
-        sitemap = Sitemap(response.body)
-        follow = self.parse_sitemap if sitemap.type == "sitemapindex" else self.parse
+        body = response.body
+        if gzip_magic_number(response):
+            body = gunzip(body, max_size=int(self.spec.max_page_mb * 1e6))
+        sitemap = Sitemap(body)
         for entry in sitemap:
-            if urlsplit(entry["loc"]).netloc in self._hosts:
-                yield self._request(entry["loc"], follow)
+            if _address(entry["loc"])[0] in self._hosts:
+                if sitemap.type == "sitemapindex":
+                    yield from self._ask(entry["loc"], self.parse_sitemap)
+                else:
+                    yield from self._ask(entry["loc"], self.parse, depth=0)
 
-    def parse(self, response: Response) -> Iterator[Request]:
-        """Count a page and follow its links."""
-        if not isinstance(response, HtmlResponse):
+    def parse(self, response: Response, depth: int) -> Iterator[Request]:
+        """Count a page, `depth` links away from where the crawl began, and follow its links."""
+        if not isinstance(response, HtmlResponse) or _other_type(response.headers):
+            self._no_page(self._asked(response.request), f"no HTML: {_other_type(response.headers) or 'no type'}")
             return
         self.visit.pages += 1
         self.visit.from_archive += "cached" in response.flags
+        self._pages_alike[_alike(response.url)] += 1
         self._bar.update()
         if self.visit.pages >= self.spec.max_pages:
             raise CloseSpider("closespider_pagecount")
         for link in self._links.extract_links(response):
-            if urlsplit(link.url).netloc.lower() in self._hosts:
-                yield self._request(link.url.split("#")[0], self.parse)
+            if _address(link.url)[0] in self._hosts:
+                yield from self._ask(link.url.split("#")[0], self.parse, depth=depth + 1)
+
+    def refusal(self, url: str) -> str | None:
+        """Return why a URL is not asked for, or None."""
+        site, host = _address(url)
+        if site not in self._hosts or not url.startswith(("http://", "https://")):
+            return f"redirected to another host: {site or url[:100]}"
+        if len(url) > _LONGEST_URL:
+            return f"address longer than {_LONGEST_URL} characters"
+        address = _literal_address(host)
+        if address and not _is_public(address) and host not in self.private_hosts:
+            return f"private address that private_hosts does not name: {address}"
+        if self._pages_alike[_alike(url)] >= self.spec.max_alike:
+            return f"more than max_alike {self.spec.max_alike} addresses like this: {_alike(url)[:100]}"
+        return None
+
+    def headers_came(self, headers: Headers, body_length: Any, request: Request) -> None:
+        """Leave the body of what is no HTML where it is; the answer is archived without it.
+
+        A short one is let come: to stop it may close a connection that already asks for the next page.
+        """
+        short = isinstance(body_length, int) and body_length < _SHORT_BODY
+        if request.callback == self.parse and _other_type(headers) and not short:
+            raise StopDownload(fail=False)
+
+    def dropped(self, request: Request) -> None:
+        """Tell a redirect in a circle from one to a page that is known."""
+        if request.url in request.meta.get("redirect_urls", []):
+            self._no_page(self._asked(request), "redirected in a circle")
+
+    def not_understood(self, failure: Any, response: Response) -> None:
+        """Count what could not be parsed."""
+        self._no_page(self._asked(response.request), f"not understood: {failure.type.__name__}: {failure.value}")
 
     def failed(self, failure: Any) -> None:
         """Remember why a request gave no page."""
-        url = failure.request.meta.get("redirect_urls", [failure.request.url])[0]
-        response = getattr(failure.value, "response", None)
-        if response is not None:
-            reason = f"HTTP status {response.status}"
-        elif "size" in str(failure.value) or failure.type.__name__ in ("CancelledError", "DownloadCancelledError"):
-            reason = f"larger than max_page_mb {self.spec.max_page_mb:g}"
-        elif failure.type.__name__ == "IgnoreRequest":
-            reason = "forbidden by robots.txt"
-        else:
-            reason = f"{failure.type.__name__}: {str(failure.value).strip() or 'no answer'}"
-        self.visit.failures[url] = reason
-        print(f"no page: {url}: {reason}", file=sys.stderr)
+        self._no_page(self._asked(failure.request), self._reason(failure))
 
     def closed(self, reason: str) -> None:
         """Keep Scrapy's reason for stopping."""
         self._bar.close()
         self.visit.finished = reason
 
-    def _request(self, url: str, callback: Any) -> Request:
-        return Request(url, callback=callback, errback=self.failed)
+    def _ask(self, url: str, callback: Any, **kwargs: Any) -> Iterator[Request]:
+        reason = self.refusal(url)
+        if kwargs.get("depth", 0) > self.spec.max_depth:
+            reason = f"more than max_depth {self.spec.max_depth} links away"
+        if reason:
+            self._no_page(url, reason)
+        else:
+            yield Request(url, callback, errback=self.failed, cb_kwargs=kwargs)
+
+    def _asked(self, request: Request) -> str:
+        """Return the URL that a chain of redirects began with."""
+        urls: list[str] = request.meta.get("redirect_urls", [request.url])
+        return urls[0]
+
+    def _reason(self, failure: Any) -> str:
+        response = getattr(failure.value, "response", None)
+        text = str(failure.value).strip() or "no answer"
+        if response is not None:
+            return f"HTTP status {response.status}"
+        if "DOWNLOAD_MAXSIZE" in text or failure.type.__name__ == "DownloadCancelledError":
+            return f"larger than max_page_mb {self.spec.max_page_mb:g}"
+        if text == "Forbidden by robots.txt":
+            return "forbidden by robots.txt"
+        if text == "max redirections reached":
+            return "too many redirects"
+        if failure.type is IgnoreRequest:
+            return text
+        host = _address(failure.request.url)[1]
+        if host in self.private_addresses:
+            return f"private address that private_hosts does not name: {self.private_addresses[host]}"
+        return f"{failure.type.__name__}: {text}"
+
+    def _no_page(self, url: str, reason: str) -> None:
+        if url not in self.visit.failures:
+            self.visit.failures[url] = reason
+            print(f"no page: {url[:_LONGEST_URL]}: {reason}", file=sys.stderr)
 
 
 class WarcStorage:
