@@ -102,7 +102,7 @@ rule rephrase_questions:
 
 
 rule split_pairs:
-    """Split by page into train, val and two test sets, and write the data set's card."""
+    """Split by page into train, val and two test sets, and count the way there."""
     input:
         pairs="results/datasets/{dataset}/pairs.jsonl",
         phrasings="results/datasets/{dataset}/phrasings.jsonl",
@@ -115,7 +115,6 @@ rule split_pairs:
         train="results/datasets/{dataset}/train.jsonl",
         val="results/datasets/{dataset}/val.jsonl",
         tests=TESTS,
-        card="results/datasets/{dataset}/card.md",
         funnel="results/datasets/{dataset}/funnel.json",
     log:
         "logs/split_pairs/{dataset}.log",

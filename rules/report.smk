@@ -121,6 +121,7 @@ rule write_report:
         retrievals=expand(
             "results/datasets/{dataset}/retrieval.json", dataset=CONFIG.study.datasets
         ),
+        cards=expand("results/datasets/{dataset}/card.md", dataset=MADE),
         costs=costs_and_usages()[0],
         usages=costs_and_usages()[1],
         template="report/report.html.j2",

@@ -166,6 +166,7 @@ class CorpusSpec(_Section):
     near_duplicate: float = Field(0.9, gt=0, le=1, description="Jaccard similarity from which a page is a copy.")
     chunks: Chunks = Field(Chunks(), description="How pages are cut.")
     encoder: Id = Field(description="The model that embeds chunks and questions.")
+    licence: str | None = Field(None, description="Licence of the pages, for the data sets' cards.")
     facts: str | None = Field(
         None, description="JSON Lines of known facts (id, path, subject, attribute, value, aliases)."
     )
@@ -461,6 +462,15 @@ Dataset = Annotated[
     | Annotated[InstructionsSpec, Tag("instructions")],
     Discriminator(_kind),
 ]
+
+
+def parse_dataset(text: str) -> AnyDataset:
+    """Read a data set's section of whatever kind from JSON; raise InputError where it is wrong."""
+    try:
+        spec: AnyDataset = TypeAdapter(Dataset).validate_json(text)
+    except ValidationError as error:
+        raise InputError("section Dataset: " + "; ".join(_sentence(e) for e in error.errors())) from None
+    return spec
 
 
 class LoRA(_Section):

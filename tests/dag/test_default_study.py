@@ -17,6 +17,7 @@ WHOLE = {
     "screen_pairs": 1,
     "rephrase_questions": 1,
     "split_pairs": 1,
+    "write_card": 1,
     "train": 1,
     "retrieve": 1,
     "answer": 3,
