@@ -60,6 +60,42 @@ def card_corpus(wildcards):
     return CONFIG.corpora[corpus].model_dump_json() if corpus else ""
 
 
+rule audit_leaks:
+    """Count and list what every test set shares with every training set; more than is allowed ends the study."""
+    input:
+        splits=expand(
+            "results/datasets/{dataset}/{split}.jsonl",
+            dataset=MADE,
+            split=["train", *tuneproof_study.TEST_SPLITS],
+        ),
+        encoder=f"resources/models/{ENCODERS[0]}/lock.json",
+    output:
+        table=report(
+            "results/tables/leaks.csv",
+            caption="../report/leaks.rst",
+            category="Data",
+            labels={"table": "what tests share with training"},
+        ),
+        text="results/tables/leaks.md",
+        pairs="results/tables/leaks.jsonl",
+    log:
+        "logs/audit_leaks.log",
+    benchmark:
+        "results/costs/audit_leaks.tsv"
+    conda:
+        "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
+    threads: 2
+    params:
+        folders=[f"results/datasets/{dataset}" for dataset in MADE],
+        limits=CONFIG.study.leaks.model_dump_json(),
+        accepted=[name for name, spec in MADE.items() if spec.accept_leaks],
+    shell:
+        "exec python scripts/audit_leaks.py --dataset {params.folders} --limits {params.limits:q} --accept {params.accepted}"
+        " --encoder {input.encoder} --table {output.table} --text {output.text} --pairs {output.pairs} 2> {log}"
+
+
 rule write_card:
     """Write a data set's card, and its splits as Parquet that `datasets.load_dataset` opens."""
     input:

@@ -18,6 +18,7 @@ WHOLE = {
     "rephrase_questions": 1,
     "split_pairs": 1,
     "write_card": 1,
+    "audit_leaks": 1,
     "train": 1,
     "retrieve": 1,
     "answer": 3,

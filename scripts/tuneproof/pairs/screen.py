@@ -60,10 +60,10 @@ def screen(
     seen: set[str] = set()
     for pair in pairs:
         reason = fault(pair, chunks[pair.chunk_id].text)
-        if reason is None and _plain(pair.question) in seen:
+        if reason is None and plain(pair.question) in seen:
             reason = "duplicate question"
         if reason is None:
-            seen.add(_plain(pair.question))
+            seen.add(plain(pair.question))
             kept.append(pair)
         else:
             dropped.append((pair, reason))
@@ -107,7 +107,7 @@ def fault(pair: Pair, text: str) -> str | None:
 
 def quote_in(quote: str, text: str) -> bool:
     """Tell whether the words of a quote stand in a text in that order; Markdown, case and punctuation do not count."""
-    return bool(_plain(quote)) and f" {_plain(quote)} " in f" {_plain(text)} "
+    return bool(plain(quote)) and f" {plain(quote)} " in f" {plain(text)} "
 
 
 def names_in(text: str) -> set[str]:
@@ -151,13 +151,14 @@ def near_duplicates(questions: list[str], vectors: Any, threshold: float) -> set
     return copies
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return the words of a text in lower case: what is equal but for case, Markdown and punctuation."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+(?:[.,]\d+)*", text))
 
 
 def _content_words(text: str) -> set[str]:
-    return {_stem(w) for w in _plain(text).split() if w not in _STOP}
+    return {_stem(w) for w in plain(text).split() if w not in _STOP}
 
 
 def _stem(word: str) -> str:
