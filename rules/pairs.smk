@@ -58,9 +58,12 @@ rule screen_pairs:
     threads: 2
     params:
         near_duplicate=lambda w: CONFIG.datasets[w.dataset].near_duplicate,
+        wanted=lambda w: (
+            f"--wanted {n}" if (n := CONFIG.datasets[w.dataset].pairs) else ""
+        ),
     shell:
         "exec python scripts/screen_pairs.py --pairs {input.pairs} --chunks {input.chunks} --encoder {input.encoder}"
-        " --near-duplicate {params.near_duplicate} --out {output.kept} --dropped {output.dropped} 2> {log}"
+        " --near-duplicate {params.near_duplicate} {params.wanted} --out {output.kept} --dropped {output.dropped} 2> {log}"
 
 
 rule rephrase_questions:

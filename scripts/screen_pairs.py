@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--chunks", required=True, type=Path, help="chunks they were written from (JSON Lines)")
     parser.add_argument("--encoder", required=True, type=Path, help="lock of the encoder that compares questions")
     parser.add_argument("--near-duplicate", required=True, type=float, help="cosine from which two questions are one")
+    parser.add_argument("--wanted", type=int, help="pairs to keep at most, drawn evenly over groups; all if unset")
     parser.add_argument("--out", required=True, type=Path, help="kept pairs to write (JSON Lines)")
     parser.add_argument("--dropped", required=True, type=Path, help="dropped pairs to write (JSON Lines)")
     args = parser.parse_args()
@@ -26,13 +27,15 @@ def main() -> None:
     import dataclasses
 
     from tuneproof.corpus.index import Encoder
-    from tuneproof.pairs.screen import screen
+    from tuneproof.pairs.screen import draw_pairs, screen
     from tuneproof.records import Chunk, Pair, read_rows, write_rows
 
     pairs = read_rows(args.pairs, Pair)
     chunks = {chunk.id: chunk for chunk in read_rows(args.chunks, Chunk)}
     encoder = Encoder(args.encoder)
     kept, dropped = screen(pairs, chunks, lambda texts: encoder.embed(texts, "embed questions"), args.near_duplicate)
+    kept, spare = draw_pairs(kept, {chunk.id: chunk.group for chunk in chunks.values()}, args.wanted)
+    dropped += [(pair, "more than wanted") for pair in spare]
     write_rows(args.dropped, [{**dataclasses.asdict(pair), "reason": reason} for pair, reason in dropped])
     if not kept:
         raise InputError(f"{args.pairs}: none of {len(pairs)} pairs can be kept; see {args.dropped} for the reasons")

@@ -49,7 +49,9 @@ def main() -> None:
     unusable = sum(1 for _ in iter_json_lines(args.unusable))
     dropped = [row for _, row in iter_json_lines(args.dropped)]
     written = read_rows(args.written, Pair)
-    counts = funnel(args.name, read_json(args.page_counts), chunks, written, unusable, dropped, dict(splits))
+    counts = funnel(
+        args.name, read_json(args.page_counts), chunks, written, unusable, dropped, dict(splits), spec.pairs
+    )
     for split, rows in splits.items():
         write_rows(args.out / f"{split}.jsonl", rows)
     write_json(args.out / "funnel.json", counts)

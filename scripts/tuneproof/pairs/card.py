@@ -69,11 +69,13 @@ def funnel(
     unusable: int,
     dropped: list[dict[str, Any]],
     splits: dict[str, list[Example]],
+    wanted: int | None = None,
 ) -> dict[str, Any]:
-    """Count every step from documents to training rows, and every reason for a drop."""
+    """Count every step from documents to training rows, and every reason for a drop; `wanted` pairs were asked for."""
     reasons = Counter(row["reason"] for row in dropped)
     return {
         "dataset": dataset,
+        "wanted": wanted,
         "steps": [
             {"step": "documents", "count": page_counts["documents"]},
             {"step": "pages with text, copies dropped", "count": page_counts["pages"]},
@@ -150,6 +152,7 @@ def markdown(card: Mapping[str, Any]) -> str:
             ],
         ),
         *("", "## From documents to rows", ""),
+        *([f"Pairs wanted: {counts['wanted']}.", ""] if counts.get("wanted") else []),
         *_table(["step", "count"], [[step["step"], step["count"]] for step in counts["steps"]]),
         *("", "## Dropped", ""),
         *_table(["reason", "count"], [[reason, count] for reason, count in counts.get("dropped", {}).items()]),

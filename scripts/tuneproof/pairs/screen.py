@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from tuneproof.records import Chunk, Pair
+from tuneproof.records import Chunk, Pair, content_id
 
 # A question that points at a page it does not show. "the document number of X" and "the list of X" name things.
 _POINTS_AT_PAGE = re.compile(
@@ -72,6 +73,23 @@ def screen(
     copies = near_duplicates([p.question for p in kept], embed([p.question for p in kept]), near_duplicate)
     dropped += [(pair, "near-duplicate question") for i, pair in enumerate(kept) if i in copies]
     return [pair for i, pair in enumerate(kept) if i not in copies], dropped
+
+
+def draw_pairs(pairs: list[Pair], groups: dict[str, str], limit: int | None) -> tuple[list[Pair], list[Pair]]:
+    """Return at most `limit` pairs, taken from the groups in turn, and the rest; order is kept.
+
+    `groups` maps chunk ids to groups. Within a group the hash of the ids decides.
+    """
+    if limit is None or limit >= len(pairs):
+        return pairs, []
+    taken: Counter[str] = Counter()
+    turns: dict[str, tuple[int, str]] = {}
+    for pair in sorted(pairs, key=lambda p: content_id("draw", p.id)):
+        group = groups[pair.chunk_id]
+        turns[pair.id] = taken[group], group
+        taken[group] += 1
+    drawn = set(sorted(turns, key=lambda i: turns[i])[:limit])
+    return [p for p in pairs if p.id in drawn], [p for p in pairs if p.id not in drawn]
 
 
 def fault(pair: Pair, text: str) -> str | None:
