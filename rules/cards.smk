@@ -1,4 +1,4 @@
-"""What there is to know of the data sets before they are used: their cards, and what tests share with training."""
+"""What there is to know of the data sets before they are used: their cards, reviews, and what tests share with training."""
 
 SPLITS = ["train", "val", *tuneproof_study.TEST_SPLITS]
 # what each kind of data set is made with
@@ -104,6 +104,7 @@ rule write_card:
         types=card_types,
         encoder=card_encoder,
         models=card_models,
+        decisions=lambda w: decisions_of(w) if MADE[w.dataset].kind == "pairs" else [],
         prompts=lambda w: sorted(
             {p for s in lineage(w) for p in PROMPTS.get(s.kind, [])}
         ),
@@ -130,4 +131,30 @@ rule write_card:
     shell:
         "exec python scripts/write_card.py --name {wildcards.dataset} --spec {params.spec:q} --corpus {params.corpus:q}"
         " --splits {input.splits} --funnel {input.funnel} --types {input.types} --encoder {input.encoder}"
-        " --model {input.models} --api {params.api:q} --prompt {input.prompts} --out {params.folder} 2> {log}"
+        " --model {input.models} --api {params.api:q} --prompt {input.prompts}"
+        " --decisions {input.decisions} --out {params.folder} 2> {log}"
+
+
+rule review_pairs:
+    """Write a data set's pairs for people to review, as a table and a page, and how far the reviews so far agree."""
+    input:
+        pairs="results/datasets/{dataset}/screened.jsonl",
+        chunks=of_corpus("chunks.jsonl"),
+        template="report/review.html.j2",
+        decisions=decisions_of,
+    output:
+        table="review/{dataset}.csv",
+        page="review/{dataset}.html",
+        summary="review/{dataset}.txt",
+    log:
+        "logs/review_pairs/{dataset}.log",
+    wildcard_constraints:
+        dataset=of_kind("pairs"),
+    conda:
+        "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
+    shell:
+        "exec python scripts/review_pairs.py --name {wildcards.dataset} --pairs {input.pairs} --chunks {input.chunks}"
+        " --template {input.template} --decisions {input.decisions} --table {output.table} --page {output.page}"
+        " --summary {output.summary} 2> {log}"

@@ -37,13 +37,16 @@ rule write_pairs:
 
 
 rule screen_pairs:
-    """Keep the pairs that are grounded, make sense without their page, and are asked once; count the rest."""
+    """Keep the pairs that are grounded, make sense without their page, are asked once, and that no reviewer rejects."""
     input:
         pairs="results/datasets/{dataset}/written.jsonl",
         chunks=of_corpus("chunks.jsonl"),
         encoder=encoder_of,
+        decisions=decisions_of,
     output:
         kept="results/datasets/{dataset}/pairs.jsonl",
+        screened="results/datasets/{dataset}/screened.jsonl",
+        reviewed="results/datasets/{dataset}/reviewed.jsonl",
         dropped="results/datasets/{dataset}/dropped.jsonl",
     log:
         "logs/screen_pairs/{dataset}.log",
@@ -63,7 +66,8 @@ rule screen_pairs:
         ),
     shell:
         "exec python scripts/screen_pairs.py --pairs {input.pairs} --chunks {input.chunks} --encoder {input.encoder}"
-        " --near-duplicate {params.near_duplicate} {params.wanted} --out {output.kept} --dropped {output.dropped} 2> {log}"
+        " --near-duplicate {params.near_duplicate} {params.wanted}"
+        " --decisions {input.decisions} --screened {output.screened} --reviewed {output.reviewed} --out {output.kept} --dropped {output.dropped} 2> {log}"
 
 
 rule rephrase_questions:

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="*", default=[], type=Path, help="locks of the models that it was made with")
     parser.add_argument("--api", default="{}", help="models behind APIs that it was made with, by id, as JSON")
     parser.add_argument("--prompt", nargs="*", default=[], type=Path, help="prompts that it was made with")
+    parser.add_argument("--decisions", nargs="*", default=[], type=Path, help="reviewers' files (JSON Lines or CSV)")
     parser.add_argument("--out", required=True, type=Path, help="folder of the data set")
     args = parser.parse_args()
 
@@ -38,6 +39,7 @@ def main() -> None:
 
     from tuneproof.fetch.weights import read_lock, weights_sha256
     from tuneproof.pairs.card import card, markdown, parquet, readme
+    from tuneproof.pairs.review import read_decisions, summary
     from tuneproof.records import (
         Example,
         atomic_write,
@@ -69,7 +71,10 @@ def main() -> None:
 
     corpus = CorpusSpec.parse(args.corpus) if args.corpus else None
     counts = read_json(args.funnel)
-    written = card(args.name, parse_dataset(args.spec), corpus, counts, splits, types, made_with, tokens)
+    decisions = [decision for path in args.decisions for decision in read_decisions(path)]
+    written = card(
+        args.name, parse_dataset(args.spec), corpus, counts, splits, types, made_with, summary(decisions), tokens
+    )
     for split, rows in splits.items():
         with atomic_write(args.out / "data" / f"{split}.parquet", "wb") as stream:
             stream.write(parquet(rows))

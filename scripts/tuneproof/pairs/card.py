@@ -99,12 +99,13 @@ def card(
     splits: Mapping[str, Sequence[Example]],
     types: Mapping[str, str],
     made_with: Mapping[str, Any],
+    review: Sequence[str],
     tokens: Callable[[list[str]], list[int]],
 ) -> dict[str, Any]:
     """Return the card as plain data.
 
     `types` maps pair ids to conceptual or factual, and is empty where nobody told them apart; `tokens` counts the
-    tokens of texts; `made_with` holds the digests of models and prompts.
+    tokens of texts; `made_with` holds the digests of models and prompts; `review` says what reviewers decided.
     """
     purpose, weaknesses = ABOUT[spec.kind]
     return {
@@ -116,6 +117,7 @@ def card(
         "funnel": dict(counts),
         "splits": {split: _split(rows, types, tokens) for split, rows in splits.items()},
         "made_with": dict(made_with),
+        "review": list(review),
         "samples": [
             {key: getattr(row, key) for key in ("split", "url", "question", "answer")} for row in samples(splits)
         ],
@@ -160,6 +162,8 @@ def markdown(card: Mapping[str, Any]) -> str:
         *_table(["model", "licence", "digest"], [[m["model"], m["licence"], m["digest"]] for m in made["models"]]),
         "",
         *_table(["prompt", "SHA-256"], [[path, digest] for path, digest in made["prompts"].items()]),
+        *("", "## Review", ""),
+        *[f"- {_plain(line)}" for line in card["review"]],
         *("", "## Known weaknesses", ""),
         *[f"- {weakness}" for weakness in card["weaknesses"]],
         *("", f"## {len(card['samples'])} samples, chosen by hash", ""),
