@@ -17,7 +17,7 @@ BASE ?= docker
 RUN_STUDY = python scripts/run_study.py
 SNAKEMAKE = $(RUN_STUDY) --profile profiles/local
 
-.PHONY: help demo setup test lint format schema report dag plan estimate lock image images resume stage test-cluster bench-cluster bench-llm bench-llm-local clean
+.PHONY: help demo setup review test lint format schema report dag plan estimate lock image images resume stage test-cluster bench-cluster bench-llm bench-llm-local clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,12 @@ resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm STUD
 
 stage: .venv/installed  ## on a login node: fetch models, corpora and images, all that needs the internet (STUDY=…)
 	$(SNAKEMAKE) staged $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
+
+review: .venv/installed  ## pairs of DATASET to accept, reject or mend: review/DATASET.html and .csv (STUDY=…)
+	@test -n "$(DATASET)" || { echo "DATASET=… is missing: a data set of kind pairs"; exit 1; }
+	@$(SNAKEMAKE) review/$(DATASET).html --quiet all $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
+	@cat review/$(DATASET).txt
+	@echo "open review/$(DATASET).html; export to reviews/$(DATASET)/YOUR-NAME.jsonl and commit it: later runs follow it"
 
 test: setup  ## everything that runs on this machine: unit, dag, e2e
 	python -m pytest tests/unit tests/dag tests/e2e

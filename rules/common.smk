@@ -236,6 +236,15 @@ def keys_missing_for(jobs):
     return tuneproof_study.missing_keys(CONFIG, os.environ, needed)
 
 
+def decisions_of(wildcards):
+    """The reviewers' files of a data set, as many as there are."""
+    return sorted(
+        str(path)
+        for kind in ("jsonl", "csv")
+        for path in tuneproof_study.Path("reviews", wildcards.dataset).glob(f"*.{kind}")
+    )
+
+
 def facts_of(wildcards):
     """The table of facts of a data set's corpus, where there is one."""
     facts = CONFIG.corpora[corpus_of(wildcards)].facts

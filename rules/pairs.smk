@@ -37,13 +37,16 @@ rule write_pairs:
 
 
 rule screen_pairs:
-    """Keep the pairs that are grounded, make sense without their page, and are asked once; count the rest."""
+    """Keep the pairs that are grounded, make sense without their page, are asked once, and that no reviewer rejects."""
     input:
         pairs="results/datasets/{dataset}/written.jsonl",
         chunks=of_corpus("chunks.jsonl"),
         encoder=encoder_of,
+        decisions=decisions_of,
     output:
         kept="results/datasets/{dataset}/pairs.jsonl",
+        screened="results/datasets/{dataset}/screened.jsonl",
+        reviewed="results/datasets/{dataset}/reviewed.jsonl",
         dropped="results/datasets/{dataset}/dropped.jsonl",
     log:
         "logs/screen_pairs/{dataset}.log",
@@ -58,9 +61,13 @@ rule screen_pairs:
     threads: 2
     params:
         near_duplicate=lambda w: CONFIG.datasets[w.dataset].near_duplicate,
+        wanted=lambda w: (
+            f"--wanted {n}" if (n := CONFIG.datasets[w.dataset].pairs) else ""
+        ),
     shell:
         "exec python scripts/screen_pairs.py --pairs {input.pairs} --chunks {input.chunks} --encoder {input.encoder}"
-        " --near-duplicate {params.near_duplicate} --out {output.kept} --dropped {output.dropped} 2> {log}"
+        " --near-duplicate {params.near_duplicate} {params.wanted}"
+        " --decisions {input.decisions} --screened {output.screened} --reviewed {output.reviewed} --out {output.kept} --dropped {output.dropped} 2> {log}"
 
 
 rule rephrase_questions:
@@ -102,7 +109,7 @@ rule rephrase_questions:
 
 
 rule split_pairs:
-    """Split by page into train, val and two test sets, and write the data set's card."""
+    """Split by page into train, val and two test sets, and count the way there."""
     input:
         pairs="results/datasets/{dataset}/pairs.jsonl",
         phrasings="results/datasets/{dataset}/phrasings.jsonl",
@@ -115,7 +122,6 @@ rule split_pairs:
         train="results/datasets/{dataset}/train.jsonl",
         val="results/datasets/{dataset}/val.jsonl",
         tests=TESTS,
-        card="results/datasets/{dataset}/card.md",
         funnel="results/datasets/{dataset}/funnel.json",
     log:
         "logs/split_pairs/{dataset}.log",

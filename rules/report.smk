@@ -121,6 +121,8 @@ rule write_report:
         retrievals=expand(
             "results/datasets/{dataset}/retrieval.json", dataset=CONFIG.study.datasets
         ),
+        leaks="results/tables/leaks.csv",
+        cards=expand("results/datasets/{dataset}/card.md", dataset=MADE),
         costs=costs_and_usages()[0],
         usages=costs_and_usages()[1],
         template="report/report.html.j2",
@@ -149,5 +151,5 @@ rule write_report:
         ),
     shell:
         "exec python scripts/write_report.py --config {input.study} --manifest {input.manifest} --scores {input.scores} --rows {input.rows}"
-        " --figure {params.figures} --funnel {input.funnels} --retrieval {input.retrievals} --cost {input.costs}"
+        " --figure {params.figures} --funnel {input.funnels} --retrieval {input.retrievals} --leaks {input.leaks} --cost {input.costs}"
         " --usage {input.usages} {params.estimate} --template {input.template} --out {output.html} 2> {log}"

@@ -1,10 +1,10 @@
-"""Split a data set by page into train, val and two test sets, and write its card and funnel.
+"""Split a data set by page into train, val and two test sets, and count the way there.
 
     python scripts/split_pairs.py --name X --spec '{…}' --pairs pairs.jsonl --phrasings phrasings.jsonl
         --chunks chunks.jsonl --page-counts pages.json --written written.jsonl --unusable unusable.jsonl
         --dropped dropped.jsonl --out results/datasets/X
 
-Writes train.jsonl, val.jsonl, test_trained_pages.jsonl, test_new_pages.jsonl, card.md and funnel.json into --out.
+Writes train.jsonl, val.jsonl, test_trained_pages.jsonl, test_new_pages.jsonl and funnel.json into --out.
 """
 
 import argparse
@@ -28,13 +28,12 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder of the data set")
     args = parser.parse_args()
 
-    from tuneproof.pairs.card import card, funnel
+    from tuneproof.pairs.card import funnel
     from tuneproof.pairs.split import make_examples
     from tuneproof.records import (
         Chunk,
         Pair,
         Phrasing,
-        atomic_write,
         iter_json_lines,
         read_json,
         read_rows,
@@ -50,12 +49,12 @@ def main() -> None:
     unusable = sum(1 for _ in iter_json_lines(args.unusable))
     dropped = [row for _, row in iter_json_lines(args.dropped)]
     written = read_rows(args.written, Pair)
-    counts = funnel(args.name, read_json(args.page_counts), chunks, written, unusable, dropped, dict(splits))
+    counts = funnel(
+        args.name, read_json(args.page_counts), chunks, written, unusable, dropped, dict(splits), spec.pairs
+    )
     for split, rows in splits.items():
         write_rows(args.out / f"{split}.jsonl", rows)
     write_json(args.out / "funnel.json", counts)
-    with atomic_write(args.out / "card.md") as stream:
-        stream.write(card(counts, dict(splits), spec.model_dump()))
 
 
 if __name__ == "__main__":

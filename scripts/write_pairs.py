@@ -3,6 +3,8 @@
     python scripts/write_pairs.py --chunks chunks.jsonl --spec '{…}' --llm '{…}' --model resources/models/X/lock.json
         --prompt prompts/write_pairs.txt --store store/llm --out written.jsonl --failed unusable.jsonl --usage u.json
 
+Without `pairs` all chunks (at most `max_chunks`) are asked about; with it, as many as so many pairs take.
+
 A reply that is no usable JSON is asked for once more. What then is none is kept with its text; the rule fails when the
 share is above `max_failed`.
 """
@@ -12,6 +14,9 @@ import os
 from pathlib import Path
 
 from tuneproof.errors import report_errors
+
+# Calls to an API need not come in groups; rounds of fewer would wait for the slowest call too often.
+_API_ROUND = 32
 
 
 @report_errors
@@ -33,7 +38,7 @@ def main() -> None:
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
-    from tuneproof.llm.client import refuse_above
+    from tuneproof.llm.client import Answered, refuse_above
     from tuneproof.llm.engines import complete_with, usage_of
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.pairs import write
@@ -42,10 +47,20 @@ def main() -> None:
 
     spec = DatasetSpec.parse(args.spec)
     template = read_prompt(args.prompt, {"n", "title", "text"})
-    chunks = write.draw_chunks(read_rows(args.chunks, Chunk), spec.max_chunks)
-    requests = write.requests(chunks, template, spec.pairs_per_chunk)
+    chunks = read_rows(args.chunks, Chunk)
     llm, calls = parse_llm(args.llm, args.calls)
-    answered = complete_with(llm, args.model, requests, args.store, "write pairs", calls, write.SHAPE)
+
+    def ask(asked: list[Chunk]) -> list[Answered]:
+        requests = write.requests(asked, template, spec.pairs_per_chunk)
+        return complete_with(llm, args.model, requests, args.store, "write pairs", calls, write.SHAPE)
+
+    if spec.pairs is None:
+        chunks = write.draw_chunks(chunks, spec.max_chunks)
+        answered = ask(chunks)
+    else:
+        group = getattr(llm, "group_size", _API_ROUND)
+        drawn = write.in_turn(chunks)[: spec.max_chunks]
+        chunks, answered = write.write_until(drawn, spec.pairs, spec.pairs_per_chunk, group, ask)
     pairs, failed = write.pairs_from(chunks, answered)
     write_rows(args.failed, failed)
     refuse_above(spec.max_failed, failed, len(chunks), args.failed)

@@ -183,6 +183,7 @@ class CorpusSpec(_Section):
     near_duplicate: float = Field(0.9, gt=0, le=1, description="Jaccard similarity from which a page is a copy.")
     chunks: Chunks = Field(Chunks(), description="How pages are cut.")
     encoder: Id = Field(description="The model that embeds chunks and questions.")
+    licence: str | None = Field(None, description="Licence of the pages, for the data sets' cards.")
     facts: str | None = Field(
         None, description="JSON Lines of known facts (id, path, subject, attribute, value, aliases)."
     )
@@ -373,7 +374,11 @@ class Splits(_Section):
     max_trained_page_questions: int = Field(1000, ge=1, description="Test questions about trained pages.")
 
 
-class DatasetSpec(_Section):
+class _AnyKind(_Section):
+    accept_leaks: bool = Field(False, description="Go on where the audit finds that tests share more than is allowed.")
+
+
+class DatasetSpec(_AnyKind):
     """Question-answer pairs written from a corpus (D-Naive)."""
 
     kind: Literal["pairs"] = Field("pairs", description="pairs: questions and answers written from chunks (D-Naive).")
@@ -391,7 +396,6 @@ class DatasetSpec(_Section):
     max_failed: float = Field(0.2, ge=0, le=1, description="Share of calls without usable JSON above which to stop.")
     splits: Splits = Field(Splits(), description="How pages are split.")
     types: Types | None = Field(None, description="How questions are told apart: conceptual or factual.")
-    accept_leaks: bool = Field(False, description="Go on where the audit finds more overlap than it allows.")
 
 
 class Types(_Section):
@@ -416,7 +420,7 @@ class Types(_Section):
         return Path(os.path.expandvars(self.human_labels)) if self.human_labels else None
 
 
-class ReansweredSpec(_Section):
+class ReansweredSpec(_AnyKind):
     """The questions of another data set, answered again by retrieval from the whole corpus (D-RAG)."""
 
     kind: Literal["reanswered"] = Field(description="reanswered: the questions of another data set, answered again.")
@@ -430,7 +434,7 @@ class ReansweredSpec(_Section):
     max_tokens: int = Field(160, ge=1, description="Tokens of an answer, at most.")
 
 
-class TypedSpec(_Section):
+class TypedSpec(_AnyKind):
     """The conceptual or the factual pairs of another data set, as many of the one as of the other."""
 
     kind: Literal["typed"] = Field(description="typed: the conceptual or the factual pairs of another data set.")
@@ -445,7 +449,7 @@ def _some_to_train_on(rows: int, validation: int, tests: int) -> None:
         raise ValueError(f"rows: {rows} leaves none to train on, expected more than validation + tests")
 
 
-class RecommendationSpec(_Section):
+class RecommendationSpec(_AnyKind):
     """A requirement and a list of products, of which one fits: its name is the answer."""
 
     kind: Literal["recommendation"] = Field(description="recommendation: which product fits a requirement.")
@@ -477,7 +481,7 @@ class RecommendationSpec(_Section):
         return self
 
 
-class InstructionsSpec(_Section):
+class InstructionsSpec(_AnyKind):
     """A task on invented but grounded material: the next steps after a call, or a pitch of what a page describes."""
 
     kind: Literal["instructions"] = Field(description="instructions: next steps after a call, or a sales pitch.")
@@ -511,6 +515,15 @@ Dataset = Annotated[
     | Annotated[InstructionsSpec, Tag("instructions")],
     Discriminator(_kind),
 ]
+
+
+def parse_dataset(text: str) -> AnyDataset:
+    """Read a data set's section of whatever kind from JSON; raise InputError where it is wrong."""
+    try:
+        spec: AnyDataset = TypeAdapter(Dataset).validate_json(text)
+    except ValidationError as error:
+        raise InputError("section Dataset: " + "; ".join(_sentence(e) for e in error.errors())) from None
+    return spec
 
 
 class LoRA(_Section):
@@ -567,6 +580,17 @@ class Decoding(_Section):
     batch_size: int = Field(16, ge=1, description="Questions answered together.")
 
 
+class Leaks(_Section):
+    """From when on a test row counts as trained on, and how many may be."""
+
+    jaccard: float = Field(0.8, gt=0, le=1, description="Jaccard similarity of word 3-grams from which texts are one.")
+    cosine: float = Field(0.95, gt=0, le=1, description="Cosine from which two texts are one.")
+    answer_words: int = Field(6, ge=1, description="A shorter answer is not compared: many share it by chance.")
+    max_share: float = Field(
+        0.02, ge=0, le=1, description="Share of a test set's rows that may be in a training set; more end the study."
+    )
+
+
 class StudySpec(_Section):
     """The grid: every combination of models, methods, data sets and seeds is one tuned run."""
 
@@ -586,6 +610,7 @@ class StudySpec(_Section):
     tuned_modes: list[Mode] = Field(["closed"], min_length=1, description="How each tuned model is asked.")
     judges: list[Id] = Field(min_length=1, description="Judges.")
     bootstrap: int = Field(10_000, ge=1000, description="Resamples behind each interval.")
+    leaks: Leaks = Field(Leaks(), description="What test sets may share with training sets.")
 
 
 class Containers(_Section):

@@ -17,6 +17,8 @@ WHOLE = {
     "screen_pairs": 1,
     "rephrase_questions": 1,
     "split_pairs": 1,
+    "write_card": 1,
+    "audit_leaks": 1,
     "train": 1,
     "retrieve": 1,
     "measure_retrieval": 1,

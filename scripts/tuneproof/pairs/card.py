@@ -1,11 +1,64 @@
-"""The data set's card: how many were asked for, what was dropped and why, how the rest was split."""
+"""What there is to know of a data set before it is used: counts, sources, lengths, samples, weaknesses; and Parquet.
+
+A card is made of the files that every data set has, whatever its kind: its four splits and its funnel.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tuneproof.records import Chunk, Example, Pair
+from tuneproof.records import Chunk, Example, Pair, content_id
+from tuneproof.study import AnyDataset, CorpusSpec
+
+SAMPLES = 20
+ABOUT = {
+    "pairs": (
+        "Questions and answers that an LLM wrote about single chunks of the corpus (D-Naive), to tune a model on what "
+        "the corpus says.",
+        [
+            "An answer rests on one chunk; what other pages say about the subject is not in it.",
+            "Rules check that a pair is grounded in its page, not that the page is right.",
+            "Where nobody reviewed the pairs, what the rules let through is still there.",
+        ],
+    ),
+    "reanswered": (
+        "The questions of another data set, answered again from what a retriever found in the whole corpus (D-RAG), to "
+        "compare both answers row by row.",
+        [
+            "Where the retriever missed the source, the answer is wrong or evasive, and is trained on all the same.",
+            "Reference answers differ from those of the other data set: scores against them are no fair comparison.",
+        ],
+    ),
+    "typed": (
+        "The conceptual or the factual pairs of another data set, drawn to equal numbers, to compare what is learned "
+        "from the one and from the other.",
+        [
+            "Types are a classifier's, taught by an LLM: its errors, in the classifier's table, are in here.",
+            "Conceptual and factual test sets differ in difficulty: compare models on the same test set.",
+        ],
+    ),
+    "recommendation": (
+        "A requirement and a list of products, of which one fits: to tune a model to name the right one.",
+        [
+            "Requirements are an LLM's, written from the product that is asked for: real customers say less.",
+            "A distractor may fit too, where two products differ by little.",
+        ],
+    ),
+    "instructions": (
+        "A task on an invented text that rests on a page: to tune a model to write what a colleague would.",
+        [
+            "Calls and pitches are an LLM's inventions: their style is its own.",
+            "There are many good answers; the reference is one.",
+        ],
+    ),
+}
+WEAK_EVERYWHERE = [
+    "test_trained_pages asks in new words for facts that train states, on purpose: it measures recall, nothing else.",
+    "Pages repeat one another: what test_new_pages asks may stand on a trained page; results/tables/leaks.md counts.",
+]
 
 
 def funnel(
@@ -16,11 +69,13 @@ def funnel(
     unusable: int,
     dropped: list[dict[str, Any]],
     splits: dict[str, list[Example]],
+    wanted: int | None = None,
 ) -> dict[str, Any]:
-    """Count every step from documents to training rows, and every reason for a drop."""
+    """Count every step from documents to training rows, and every reason for a drop; `wanted` pairs were asked for."""
     reasons = Counter(row["reason"] for row in dropped)
     return {
         "dataset": dataset,
+        "wanted": wanted,
         "steps": [
             {"step": "documents", "count": page_counts["documents"]},
             {"step": "pages with text, copies dropped", "count": page_counts["pages"]},
@@ -36,46 +91,189 @@ def funnel(
     }
 
 
-def card(counts: dict[str, Any], splits: dict[str, list[Example]], spec: dict[str, Any]) -> str:
-    """Return the card as Markdown."""
+def card(
+    name: str,
+    spec: AnyDataset,
+    corpus: CorpusSpec | None,
+    counts: Mapping[str, Any],
+    splits: Mapping[str, Sequence[Example]],
+    types: Mapping[str, str],
+    made_with: Mapping[str, Any],
+    review: Sequence[str],
+    tokens: Callable[[list[str]], list[int]],
+) -> dict[str, Any]:
+    """Return the card as plain data.
+
+    `types` maps pair ids to conceptual or factual, and is empty where nobody told them apart; `tokens` counts the
+    tokens of texts; `made_with` holds the digests of models and prompts; `review` says what reviewers decided.
+    """
+    purpose, weaknesses = ABOUT[spec.kind]
+    return {
+        "dataset": name,
+        "kind": spec.kind,
+        "purpose": purpose,
+        "weaknesses": [*weaknesses, *WEAK_EVERYWHERE],
+        "source": _source(spec, corpus),
+        "funnel": dict(counts),
+        "splits": {split: _split(rows, types, tokens) for split, rows in splits.items()},
+        "made_with": dict(made_with),
+        "review": list(review),
+        "samples": [
+            {key: getattr(row, key) for key in ("split", "url", "question", "answer")} for row in samples(splits)
+        ],
+    }
+
+
+def samples(splits: Mapping[str, Sequence[Example]]) -> list[Example]:
+    """Return rows chosen by the hash of their ids, from the splits in turn: no hand and no alphabet chooses."""
+    queues = [sorted(rows, key=lambda row: content_id("sample", row.id)) for rows in splits.values()]
+    longest = max(map(len, queues), default=0)
+    return [queue[i] for i in range(longest) for queue in queues if i < len(queue)][:SAMPLES]
+
+
+def markdown(card: Mapping[str, Any]) -> str:
+    """Return the card as Markdown. Questions, answers and addresses are other people's text and are escaped."""
+    source, counts = card["source"], card["funnel"]
+    made = card["made_with"]
     lines = [
-        f"# Data set {counts['dataset']}",
+        *(f"# Data set {card['dataset']}", "", card["purpose"], ""),
+        f"Source: {_plain(source['from'])}. Licence: {_plain(source['licence'] or 'not stated')}.",
+        *("", "## Splits", ""),
+        *_table(
+            ["split", "rows", "pairs", "pages", "groups", "types"],
+            [[k, s["rows"], s["pairs"], s["pages"], _counts(s["groups"]), _counts(s["types"])] for k, s in _of(card)],
+        ),
+        *("", f"No page is in train and in val or test_new_pages. Tokens, counted by `{made['tokenizer']}`:", ""),
+        *_table(
+            ["split", "text", "mean", "median", "95 %", "longest"],
+            [
+                [split, text, *(s["tokens"][text][key] for key in ("mean", "p50", "p95", "max"))]
+                for split, s in _of(card)
+                for text in ("question", "answer")
+                if s["rows"]
+            ],
+        ),
+        *("", "## From documents to rows", ""),
+        *([f"Pairs wanted: {counts['wanted']}.", ""] if counts.get("wanted") else []),
+        *_table(["step", "count"], [[step["step"], step["count"]] for step in counts["steps"]]),
+        *("", "## Dropped", ""),
+        *_table(["reason", "count"], [[reason, count] for reason, count in counts.get("dropped", {}).items()]),
+        *("", "## Made with", ""),
+        *_table(["model", "licence", "digest"], [[m["model"], m["licence"], m["digest"]] for m in made["models"]]),
         "",
-        f"Question-answer pairs written by `{spec['llm']}` from the corpus `{spec['corpus']}`, split by page.",
-        "",
-        "## From documents to rows",
-        "",
-        "| step | count |",
-        "|---|---:|",
-        *[f"| {s['step']} | {s['count']} |" for s in counts["steps"]],
-        "",
-        f"Replies that were no usable JSON: {counts['unusable_replies']}.",
-        "",
-        "## Dropped pairs",
-        "",
-        "| reason | count |",
-        "|---|---:|",
-        *[f"| {reason} | {n} |" for reason, n in counts["dropped"].items()],
-        "",
-        "## Splits",
-        "",
-        "| split | rows | pairs | pages | groups |",
-        "|---|---:|---:|---:|---|",
-        *[_split_row(split, rows) for split, rows in splits.items()],
-        "",
-        "`test_new_pages` asks about pages that were never trained on; `test_trained_pages` asks in new wordings about",
-        "pages that were. No page is in train and in val or test_new_pages.",
-        "",
-        "## Examples",
-        "",
+        *_table(["prompt", "SHA-256"], [[path, digest] for path, digest in made["prompts"].items()]),
+        *("", "## Review", ""),
+        *[f"- {_plain(line)}" for line in card["review"]],
+        *("", "## Known weaknesses", ""),
+        *[f"- {weakness}" for weakness in card["weaknesses"]],
+        *("", f"## {len(card['samples'])} samples, chosen by hash", ""),
+        *[
+            f"- *{row['split']}* [{_plain(row['url'])}] **{_plain(row['question'])}** {_plain(row['answer'])}"
+            for row in card["samples"]
+        ],
     ]
-    for split, rows in splits.items():
-        lines += [f"- *{split}* [{row.url}] **{row.question}** {row.answer}" for row in rows[:5]]
     return "\n".join(lines) + "\n"
 
 
-def _split_row(split: str, rows: list[Example]) -> str:
-    groups = Counter(row.group for row in rows)
-    by_group = ", ".join(f"{group} {n}" for group, n in sorted(groups.items()))
-    pairs, pages = len({r.pair_id for r in rows}), len({r.page_id for r in rows})
-    return f"| {split} | {len(rows)} | {pairs} | {pages} | {by_group} |"
+def readme(card: Mapping[str, Any]) -> str:
+    """Return the card with the front matter by which `datasets.load_dataset(folder)` finds the Parquet files."""
+    licence = card["source"]["licence"]
+    front = {
+        "pretty_name": card["dataset"],
+        **({"license": "other", "license_name": licence} if licence else {}),
+        "configs": [
+            {
+                "config_name": "default",
+                # `datasets` refuses to open a split without rows
+                "data_files": [{"split": k, "path": f"data/{k}.parquet"} for k, s in _of(card) if s["rows"]],
+            }
+        ],
+    }
+    block = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items())
+    return f"---\n{block}\n---\n\n{markdown(card)}"
+
+
+def parquet(rows: Sequence[Example]) -> bytes:
+    """Return rows as Parquet: `messages` as TRL, LLaMA-Factory and axolotl read them, and where they are from."""
+    import pyarrow
+    from pyarrow import parquet
+
+    message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
+    names = ("id", "pair_id", "page_id", "url", "group")
+    schema = pyarrow.schema([("messages", pyarrow.list_(message)), *((name, pyarrow.string()) for name in names)])
+    table = pyarrow.Table.from_pylist(
+        [{"messages": row.messages, **{name: getattr(row, name) for name in names}} for row in rows], schema
+    )
+    stream = pyarrow.BufferOutputStream()
+    with parquet.ParquetWriter(stream, schema) as writer:
+        if rows:  # `datasets` cannot read a row group without rows
+            writer.write_table(table)
+    return bytes(stream.getvalue())
+
+
+def _source(spec: AnyDataset, corpus: CorpusSpec | None) -> dict[str, Any]:
+    if corpus is None:
+        return {"from": f"the catalogue {getattr(spec, 'catalogue', None)}", "licence": None}
+    if corpus.crawl:
+        place = "a crawl from " + ", ".join(corpus.crawl.start)
+    else:
+        assert corpus.folder
+        place = f"the folder {corpus.folder.path}"
+    return {"from": place, "licence": corpus.licence}
+
+
+def _split(
+    rows: Sequence[Example], types: Mapping[str, str], tokens: Callable[[list[str]], list[int]]
+) -> dict[str, Any]:
+    return {
+        "rows": len(rows),
+        "pairs": len({row.pair_id for row in rows}),
+        "pages": len({row.page_id for row in rows}),
+        "groups": dict(sorted(Counter(row.group for row in rows).items())),
+        "types": dict(sorted(Counter(types[row.pair_id] for row in rows if row.pair_id in types).items())),
+        "tokens": {
+            "question": _lengths(tokens([row.question for row in rows])),
+            "answer": _lengths(tokens([row.answer for row in rows])),
+        },
+    }
+
+
+def _lengths(counts: list[int]) -> dict[str, float]:
+    import numpy as np
+
+    if not counts:
+        return {}
+    p50, p95 = np.percentile(counts, [50, 95])
+    return {
+        "mean": round(float(np.mean(counts)), 1),
+        "p50": float(p50),
+        "p95": round(float(p95), 1),
+        "max": max(counts),
+    }
+
+
+def _of(card: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return list(card["splits"].items())
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    if not rows:
+        return ["None."]
+    numbers = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{'|'.join('---:' if number else '---' for number in numbers)}|",
+        *[f"| {' | '.join(_plain(str(cell)) for cell in row)} |" for row in rows],
+    ]
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _plain(text: str) -> str:
+    """One line, in which Markdown and HTML are words."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    for sign in "\\`*|[]":
+        line = line.replace(sign, f"\\{sign}")
+    return line

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from tuneproof.records import Chunk, Pair
+from tuneproof.records import Chunk, Pair, content_id
 
 # A question that points at a page it does not show. "the document number of X" and "the list of X" name things.
 _POINTS_AT_PAGE = re.compile(
@@ -60,10 +61,10 @@ def screen(
     seen: set[str] = set()
     for pair in pairs:
         reason = fault(pair, chunks[pair.chunk_id].text)
-        if reason is None and _plain(pair.question) in seen:
+        if reason is None and plain(pair.question) in seen:
             reason = "duplicate question"
         if reason is None:
-            seen.add(_plain(pair.question))
+            seen.add(plain(pair.question))
             kept.append(pair)
         else:
             dropped.append((pair, reason))
@@ -72,6 +73,23 @@ def screen(
     copies = near_duplicates([p.question for p in kept], embed([p.question for p in kept]), near_duplicate)
     dropped += [(pair, "near-duplicate question") for i, pair in enumerate(kept) if i in copies]
     return [pair for i, pair in enumerate(kept) if i not in copies], dropped
+
+
+def draw_pairs(pairs: list[Pair], groups: dict[str, str], limit: int | None) -> tuple[list[Pair], list[Pair]]:
+    """Return at most `limit` pairs, taken from the groups in turn, and the rest; order is kept.
+
+    `groups` maps chunk ids to groups. Within a group the hash of the ids decides.
+    """
+    if limit is None or limit >= len(pairs):
+        return pairs, []
+    taken: Counter[str] = Counter()
+    turns: dict[str, tuple[int, str]] = {}
+    for pair in sorted(pairs, key=lambda p: content_id("draw", p.id)):
+        group = groups[pair.chunk_id]
+        turns[pair.id] = taken[group], group
+        taken[group] += 1
+    drawn = set(sorted(turns, key=lambda i: turns[i])[:limit])
+    return [p for p in pairs if p.id in drawn], [p for p in pairs if p.id not in drawn]
 
 
 def fault(pair: Pair, text: str) -> str | None:
@@ -112,7 +130,7 @@ def answer_fault(question: str, answer: str, text: str) -> str | None:
 
 def quote_in(quote: str, text: str) -> bool:
     """Tell whether the words of a quote stand in a text in that order; Markdown, case and punctuation do not count."""
-    return bool(_plain(quote)) and f" {_plain(quote)} " in f" {_plain(text)} "
+    return bool(plain(quote)) and f" {plain(quote)} " in f" {plain(text)} "
 
 
 def names_in(text: str) -> set[str]:
@@ -156,14 +174,15 @@ def near_duplicates(questions: list[str], vectors: Any, threshold: float) -> set
     return copies
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return the words of a text in lower case: what is equal but for case, Markdown and punctuation."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+(?:[.,]\d+)*", text))
 
 
 def content_words(text: str) -> set[str]:
     """Return the words of a text that carry its content, without endings of plurals."""
-    return {_stem(w) for w in _plain(text).split() if w not in _STOP}
+    return {_stem(w) for w in plain(text).split() if w not in _STOP}
 
 
 def _stem(word: str) -> str:

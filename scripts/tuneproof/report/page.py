@@ -13,7 +13,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -53,6 +53,7 @@ class Sources:
     costs: dict[str, list[dict[str, str]]]
     usage: list[dict[str, Any]]
     estimate: dict[str, Any] | None = None
+    leaks: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def render(template: str, sources: Sources) -> str:
         retrieval=retrieval_lines(sources.retrieval),
         retrievers=retriever_lines(sources.retrieval),
         questions=pick_questions(sources.answers, QUESTIONS_SHOWN, list(colours)),
+        leaks=leak_lines(sources.leaks),
         costs=costs,
         total=total_cost(costs),
         usage=usage_table(sources.usage),
@@ -266,6 +268,26 @@ def wilson(hits: int, n: int) -> tuple[float, float] | None:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def leak_lines(cells: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """For each test set, the training set that holds the most of it: rows, and how many each kind of likeness finds."""
+    worst: dict[tuple[str, str], dict[str, Any]] = {}
+    for cell in cells:
+        line = {
+            **{key: cell[key] for key in ("train", "test", "split")},
+            **{key: int(cell[key]) for key in ("rows", "leaked", "question_exact")},
+            "question_near": max(int(cell["question_minhash"]), int(cell["question_embedding"])),
+            "answer": max(int(cell[key]) for key in cell if key.startswith("answer_")),
+        }
+        key = cell["test"], cell["split"]
+        if line["rows"] and (key not in worst or _held(line) > _held(worst[key])):
+            worst[key] = line
+    return list(worst.values())
+
+
+def _held(line: Mapping[str, Any]) -> tuple[int, int]:
+    return line["leaked"], line["question_near"] + line["answer"]
 
 
 def cost_table(files: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Cost]:
