@@ -1,4 +1,4 @@
-"""Retrievers find what a reader would, fusion and metrics are those of the literature, and the table says what it is."""
+"""Retrievers find what a reader would; fusion and metrics are those of the literature; the table says what it is."""
 
 import json
 import math
