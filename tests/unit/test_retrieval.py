@@ -1,4 +1,4 @@
-"""Retrievers find what a reader would, fusion and metrics are those of the literature, and the table says what it is."""
+"""Retrievers find what a reader would, fusion and metrics are those of the literature."""
 
 import json
 import math

@@ -97,14 +97,14 @@ def answer_fault(question: str, answer: str, text: str) -> str | None:
         return "answer is cut off"
     if _FIRST_PERSON.match(answer):
         return 'answer speaks as "we"'
-    if not _content_words(answer) - _content_words(question):
+    if not content_words(answer) - content_words(question):
         return "question holds the answer"
     if numbers_in(answer) - numbers_in(text) - numbers_in(question):
         return "answer has a number the text lacks"
     if names_in(answer) - words_in(text) - words_in(question):
         return "answer has a name the text lacks"
-    words = _content_words(answer)
-    supported = words & (_content_words(text) | _content_words(question))
+    words = content_words(answer)
+    supported = words & (content_words(text) | content_words(question))
     if not words or len(supported) < _GROUNDED_WORDS * len(words):
         return "answer is not grounded in the text"
     return None
@@ -161,7 +161,8 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+(?:[.,]\d+)*", text))
 
 
-def _content_words(text: str) -> set[str]:
+def content_words(text: str) -> set[str]:
+    """Return the words of a text that carry its content, without endings."""
     return {_stem(w) for w in _plain(text).split() if w not in _STOP}
 
 
