@@ -171,17 +171,21 @@ def reranker_lock(name):
     return [f"resources/models/{name}/lock.json"] if name else []
 
 
-def how_to_retrieve(spec, reranker):
-    """The arguments of scripts/retrieve.py that a section of the configuration decides."""
-    arguments = f"--retriever {spec.retriever} --top-k {spec.top_k}"
-    return f"{arguments} --reranker {reranker}" if reranker else arguments
+def reranker_argument(wildcards, input):
+    """The argument of a script for its reranker, where there is one."""
+    return f"--reranker {input.reranker}" if input.reranker else ""
 
 
-def parent_of(path):
-    """An input of the data set that the wildcard data set is made of."""
-    return lambda wildcards: (
-        f"results/datasets/{CONFIG.datasets[wildcards.dataset].of}/{path}"
-    )
+def parent_folder(wildcards):
+    """The folder of the data set that the wildcard data set is made of."""
+    return f"results/datasets/{CONFIG.datasets[wildcards.dataset].of}"
+
+
+def parent_splits(wildcards):
+    """The rows of the data set that the wildcard data set is made of."""
+    return [
+        f"{parent_folder(wildcards)}/{split}.jsonl" for split in tuneproof_study.SPLITS
+    ]
 
 
 def llm_of(wildcards):

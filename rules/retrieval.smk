@@ -21,15 +21,18 @@ rule retrieve:
         CONFIG.containers.cpu
     threads: 2
     params:
-        how=lambda w, input: how_to_retrieve(CONFIG.retrieval, input.reranker),
+        retriever=CONFIG.retrieval.retriever,
+        top_k=CONFIG.retrieval.top_k,
+        reranker=reranker_argument,
     shell:
         "exec python scripts/retrieve.py --examples {input.examples} --chunks {input.chunks} --index {input.index}"
-        " --encoder {input.encoder} {params.how} --out {output.retrieved} 2> {log}"
+        " --encoder {input.encoder} --retriever {params.retriever} --top-k {params.top_k} {params.reranker}"
+        " --out {output.retrieved} 2> {log}"
 
 
 use rule retrieve as retrieve_for_answers with:
     input:
-        examples=[parent_of(f"{split}.jsonl") for split in tuneproof_study.SPLITS],
+        examples=parent_splits,
         chunks=of_corpus("chunks.jsonl"),
         index=of_corpus("index/chunks.faiss"),
         encoder=encoder_of,
@@ -41,7 +44,9 @@ use rule retrieve as retrieve_for_answers with:
     benchmark:
         "results/costs/retrieve_for_answers.{dataset}.tsv"
     params:
-        how=lambda w, input: how_to_retrieve(CONFIG.datasets[w.dataset], input.reranker),
+        retriever=lambda w: CONFIG.datasets[w.dataset].retriever,
+        top_k=lambda w: CONFIG.datasets[w.dataset].top_k,
+        reranker=reranker_argument,
 
 
 rule measure_retrieval:
@@ -72,9 +77,7 @@ rule measure_retrieval:
     threads: 2
     params:
         retrieval=section("retrieval"),
-        reranker=lambda w, input: (
-            f"--reranker {input.reranker}" if input.reranker else ""
-        ),
+        reranker=reranker_argument,
         bootstrap=CONFIG.study.bootstrap,
     shell:
         "exec python scripts/measure_retrieval.py --dataset {wildcards.dataset} --splits {input.splits}"
@@ -86,7 +89,7 @@ rule measure_retrieval:
 rule reanswer:
     """Have an LLM answer the questions of another data set again, from the chunks that were found (D-RAG)."""
     input:
-        parent=[parent_of(f"{split}.jsonl") for split in tuneproof_study.SPLITS],
+        parent=parent_splits,
         retrieved="results/datasets/{dataset}/retrieved_for_answers.jsonl",
         chunks=of_corpus("chunks.jsonl"),
         model=llm_lock,
@@ -118,7 +121,7 @@ rule reanswer:
     params:
         spec=section("datasets", "dataset"),
         llm=llm_section,
-        parent=parent_of(""),
+        parent=parent_folder,
         folder=lambda w: f"results/datasets/{w.dataset}",
     shell:
         "exec python scripts/reanswer.py --name {wildcards.dataset} --spec {params.spec:q} --of {params.parent}"

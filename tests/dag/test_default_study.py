@@ -64,6 +64,7 @@ def test_what_was_done_here_is_not_done_again_in_a_container_on_a_cluster(done):
 # what is changed (file, old, new) -> the jobs that run again
 TRAINED = {"train": 1, "answer": 1, "measure": 1, "judge": 1, "plot_loss": 1, **FROM_TABLE}
 ANSWERED = {"answer": 3, "measure": 3, "judge": 3, **FROM_TABLE}
+RETRIEVED = {"retrieve": 1, "measure_retrieval": 1, "answer": 1, "measure": 1, "judge": 1, **FROM_TABLE}
 CHANGES = {
     "LoRA rank": (("config.yaml", "rank: 32", "rank: 8"), {**TRAINED, "resolve_study": 1}),
     "learning rate": (
@@ -73,27 +74,11 @@ CHANGES = {
     "longest answer": (("config.yaml", "max_new_tokens: 48", "max_new_tokens: 64"), {**ANSWERED, "resolve_study": 1}),
     "chunks in the prompt": (
         ("config.yaml", "top_k: 2", "top_k: 3"),
-        {
-            "retrieve": 1,
-            "measure_retrieval": 1,
-            "answer": 1,
-            "measure": 1,
-            "judge": 1,
-            **FROM_TABLE,
-            "resolve_study": 1,
-        },
+        {**RETRIEVED, "resolve_study": 1},
     ),
     "retriever": (
         ("config.yaml", "top_k: 2", "top_k: 2\n  retriever: fused"),
-        {
-            "retrieve": 1,
-            "measure_retrieval": 1,
-            "answer": 1,
-            "measure": 1,
-            "judge": 1,
-            **FROM_TABLE,
-            "resolve_study": 1,
-        },
+        {**RETRIEVED, "resolve_study": 1},
     ),
     "resamples": (
         ("config.yaml", "judges: [qwen]", "judges: [qwen]\n  bootstrap: 2000"),

@@ -14,7 +14,7 @@ from tuneproof.corpus.index import searched_text
 from tuneproof.errors import InputError
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered
-from tuneproof.pairs.screen import answer_fault
+from tuneproof.pairs.screen import answer_fault, content_words
 from tuneproof.records import Chunk, Example, Reanswer, Retrieved, content_id
 
 _UNKNOWN = re.compile(r"\W*i (?:do not|don['’]t) know\b", re.IGNORECASE)
@@ -136,6 +136,8 @@ def _dropped(question: str, text: str, documents: list[Chunk], answer: Answered)
         return "the documents do not tell"
     if answer.reply.finish_reason == "length":
         return "answer is cut off"
+    if not content_words(text) & content_words(question):
+        return "answer does not take up its question"  # the prompt asks for its subject; a page's order gives another
     return answer_fault(question, text, "\n\n".join(searched_text(chunk) for chunk in documents))
 
 
