@@ -32,7 +32,7 @@ def main() -> None:
     from tuneproof.corpus.index import Encoder
     from tuneproof.instructions.card import card, funnel
     from tuneproof.instructions.products import Product
-    from tuneproof.instructions.recommend import NEAREST, recommend
+    from tuneproof.instructions.recommend import NEAREST, make_rows, rank
     from tuneproof.instructions.requirements import Requirement, screen
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import atomic_write, iter_json_lines, read_rows, write_json, write_rows
@@ -43,10 +43,10 @@ def main() -> None:
     products, written = read_rows(args.products, Product), read_rows(args.requirements, Requirement)
     screened, dropped = screen(written, products)
     encoder = Encoder(args.encoder)
-    splits, further, shares = recommend(
-        screened, products, template, spec, lambda texts: encoder.embed(texts, "embed products and requirements")
-    )
-    dropped += further
+    ranked = rank(screened, products, spec.options, lambda texts: encoder.embed(texts, "embed"))
+    dropped += [(r.requirement, "other products of its list are nearer") for r in ranked if r.rank > NEAREST]
+    write_rows(args.out / "dropped.jsonl", [{**dataclasses.asdict(r), "reason": reason} for r, reason in dropped])
+    splits, shares = make_rows([r for r in ranked if r.rank <= NEAREST], template, spec)
     steps = {
         "products, each name once": len(products),
         "products asked about": len({r.page_id for r in written}),
@@ -70,7 +70,6 @@ def main() -> None:
     ]
     for split, rows in splits.items():
         write_rows(args.out / f"{split}.jsonl", rows)
-    write_rows(args.out / "dropped.jsonl", [{**dataclasses.asdict(r), "reason": reason} for r, reason in dropped])
     write_json(args.out / "funnel.json", {**counts, "shares": shares})
     with atomic_write(args.out / "card.md") as stream:
         stream.write(card(counts, about, splits))

@@ -28,7 +28,7 @@ def main() -> None:
     import dataclasses
 
     from tuneproof.instructions.card import card, funnel
-    from tuneproof.instructions.write import Written, make_rows
+    from tuneproof.instructions.write import TASKS, Written, make_rows, screen
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import Chunk, atomic_write, iter_json_lines, read_rows, write_json, write_rows
     from tuneproof.study import InstructionsSpec
@@ -36,13 +36,16 @@ def main() -> None:
     spec = InstructionsSpec.parse(args.spec)
     template = read_prompt(args.prompt, {"material"})
     chunks, written = read_rows(args.chunks, Chunk), read_rows(args.written, Written)
-    splits, dropped = make_rows(written, {chunk.id: chunk for chunk in chunks}, template, spec)
+    by_id = {chunk.id: chunk for chunk in chunks}
+    kept, dropped = screen(written, TASKS[spec.task], by_id)
+    write_rows(args.out / "dropped.jsonl", [{**dataclasses.asdict(w), "reason": reason} for w, reason in dropped])
+    splits = make_rows(kept, by_id, template, spec)
     unusable = sum(1 for _ in iter_json_lines(args.unusable))
     steps = {
         "chunks": len(chunks),
         "asked about": len(written) + unusable,
         "written": len(written),
-        "kept": len(written) - len(dropped),
+        "kept": len(kept),
         "rows": sum(map(len, splits.values())),
     }
     counts = funnel(args.name, steps, unusable, [reason for _, reason in dropped], splits)
@@ -50,7 +53,6 @@ def main() -> None:
     about = [f"{what[spec.task]}, written by `{spec.llm}` about chunks of `{spec.corpus}`, split by page."]
     for split, rows in splits.items():
         write_rows(args.out / f"{split}.jsonl", rows)
-    write_rows(args.out / "dropped.jsonl", [{**dataclasses.asdict(w), "reason": reason} for w, reason in dropped])
     write_json(args.out / "funnel.json", counts)
     with atomic_write(args.out / "card.md") as stream:
         stream.write(card(counts, about, splits))

@@ -6,7 +6,7 @@ import pytest
 
 from tuneproof.errors import InputError
 from tuneproof.instructions import calls, pitch
-from tuneproof.instructions.write import TASKS, Written, draw_units, make_rows, written_from
+from tuneproof.instructions.write import TASKS, Written, draw_units, make_rows, screen, written_from
 from tuneproof.llm.calls import Reply
 from tuneproof.llm.client import Answered, complete_structured
 from tuneproof.records import Chunk
@@ -30,8 +30,8 @@ CALL = {
     ],
 }  # fmt: skip
 PITCH = (
-    "With a Haldrune Private Cage, a fenced part of the hall belongs to you alone, and you arrange your cabinets as "
-    "you like. Start from 19 square metres, with every drawing signed before the build begins."
+    "With a Haldrune Private Cage, a fenced part of the hall belongs to you alone, and you arrange your cabinets. "
+    "Start from 19 square metres, with every drawing signed."
 )
 
 
@@ -118,6 +118,8 @@ def test_a_reply_of_another_shape_is_asked_for_again_and_then_marked(parts, plac
 
 PITCH_FAULTS = [
     (PITCH, None),
+    (f"{PITCH} It is a 19-metre cage.", None),
+    (f"{PITCH} It is a 20-metre cage.", "a number"),
     ("Buy it now.", "too short"),
     (f"{PITCH} Only EUR 99 a month.", "a number"),
     (f"{PITCH} Trusted by Petra Oakhanger.", "a name"),
@@ -131,7 +133,7 @@ PITCH_FAULTS = [
 
 @pytest.mark.parametrize(("text", "reason"), PITCH_FAULTS)
 def test_which_pitches_are_kept(text, reason):
-    found = pitch.fault(CHUNK, *pitch.parts(CHUNK, json.dumps({"pitch": text})))
+    found = pitch.fault(CHUNK, pitch.description(CHUNK), text)
     assert found is None if reason is None else reason in (found or "kept")
 
 
@@ -184,12 +186,14 @@ def test_rows_of_a_split_are_about_its_pages_and_no_more_than_asked_for():
     units = draw_units(chunks, spec("pitch"))
     # a pitch that names its hall, so that no two are the same
     replies = [
-        Answered(f"call{n}", Reply(json.dumps({"pitch": f"{PITCH} See hall {u.chunk.id[1:]}."}), 1, 1, "stop"))
+        Answered(f"call{n}", Reply(json.dumps({"sentences": [PITCH, f"This is hall {u.chunk.id[1:]}."]}), 1, 1, "stop"))
         for n, u in enumerate(units)
     ]
     written, failed = written_from(units, pitch, replies)
-    splits, dropped = make_rows(written, {c.id: c for c in chunks}, "Pitch:\n{material}", spec("pitch"))
+    by_id = {c.id: c for c in chunks}
+    kept, dropped = screen(written, pitch, by_id)
     assert (failed, dropped) == ([], [])
+    splits = make_rows(kept, by_id, "Pitch:\n{material}", spec("pitch"))
     assert {s: len(rows) for s, rows in splits.items()} == {
         "train": 12,
         "val": 3,
@@ -206,8 +210,10 @@ def test_rows_of_a_split_are_about_its_pages_and_no_more_than_asked_for():
 def test_what_is_written_twice_is_kept_once_and_an_empty_split_is_an_error():
     chunks = {c.id: c for c in pages(3)}
     same = [Written(str(n), f"c{n}-0", "train", pitch.description(CHUNK), PITCH, "call") for n in range(2)]
+    kept, dropped = screen(same, pitch, chunks)
+    assert (kept, dropped) == (same[:1], [(same[1], "written twice")])
     with pytest.raises(InputError, match="split val is empty: none of what was written for it can be kept"):
-        make_rows(same, chunks, "{material}", spec("pitch"))
+        make_rows(kept, chunks, "{material}", spec("pitch"))
 
 
 def test_an_unusable_reply_is_kept_with_its_chunk():

@@ -8,7 +8,7 @@ import pytest
 from tuneproof.errors import InputError
 from tuneproof.instructions.draw import assign, in_turns, quotas, take
 from tuneproof.instructions.products import Product
-from tuneproof.instructions.recommend import neighbours, recommend
+from tuneproof.instructions.recommend import NEAREST, make_rows, neighbours, rank
 from tuneproof.instructions.requirements import (
     Requirement,
     distinctive,
@@ -53,8 +53,9 @@ def world(products: int, requirements_each: int, options: int = 5, rows: int = 6
         own[np.arange(len(texts)), np.round([angles[t] for t in texts]).astype(int)] = 1
         return np.concatenate([np.stack([np.cos(turns), np.sin(turns)], 1), own], 1).astype("float32") / np.sqrt(2)
 
-    splits_, dropped, shares = recommend(wanted, named, TEMPLATE, asked, embed)
-    return {p.page_id: p for p in named}, splits_, dropped, shares
+    ranked = rank(wanted, named, options, embed)
+    assert all(r.rank <= NEAREST for r in ranked)
+    return {p.page_id: p for p in named}, *make_rows(ranked, TEMPLATE, asked)
 
 
 def listed(row) -> list[str]:
@@ -62,7 +63,7 @@ def listed(row) -> list[str]:
 
 
 def test_the_answer_is_the_name_of_the_product_that_the_requirement_was_written_from():
-    products, splits, _, _ = world(200, 1)
+    products, splits, _ = world(200, 1)
     for rows in splits.values():
         for row in rows:
             right = products[row.page_id]
@@ -79,14 +80,14 @@ def test_the_answer_is_the_name_of_the_product_that_the_requirement_was_written_
 
 @pytest.mark.parametrize("options", [2, 5])
 def test_the_right_one_stands_equally_often_at_each_place_of_each_split(options):
-    _, splits, _, _ = world(200, 1, options)
+    _, splits, _ = world(200, 1, options)
     for split, rows in (("train", 30), ("val", 10), ("test_new_pages", 20)):
         places = Counter(listed(row).index(row.answer) for row in splits[split])
         assert places == dict.fromkeys(range(options), rows // options)
 
 
 def test_where_the_rows_do_not_divide_places_differ_by_one_at_the_most():
-    _, splits, _, _ = world(200, 1, options=4)
+    _, splits, _ = world(200, 1, options=4)
     for split in ("train", "val", "test_new_pages"):
         places = Counter(listed(row).index(row.answer) for row in splits[split])
         assert max(places.values()) - min(places[p] for p in range(4)) <= 1
@@ -98,7 +99,7 @@ def test_the_same_requirements_give_the_same_rows():
 
 @pytest.mark.parametrize("products", [24, 200])
 def test_no_list_of_training_shows_a_product_of_validation_or_test(products):
-    by_id, splits, _, _ = world(products, 4)
+    by_id, splits, _ = world(products, 4)
     split_of = {p.name: p.split for p in by_id.values()}
     assert {split_of[name] for row in splits["train"] for name in listed(row)} == {"train"}
     for split in ("val", "test_new_pages"):
@@ -116,7 +117,7 @@ def test_lists_of_test_borrow_from_training_only_where_their_own_are_too_few():
 
 
 def test_a_product_serves_again_only_after_all_others_have_served():
-    _, splits, _, _ = world(24, 4)
+    _, splits, _ = world(24, 4)
     served = Counter(row.page_id for row in splits["train"])
     assert max(served.values()) - min(served.values()) <= 1
     assert max(served.values()) > 1
@@ -135,7 +136,7 @@ def test_neighbours_are_of_the_same_category_and_near_but_no_twins():
         neighbours(0, products, cosines, 7)
 
 
-def test_a_requirement_that_other_products_of_its_list_meet_better_is_dropped():
+def test_a_requirement_to_which_other_products_of_its_list_are_nearer_ranks_low():
     products = [Product(f"p{n}", f"N{n}", "c", "d", split="train") for n in range(6)]
     held = [Product("v", "V", "c", "d", split="val"), Product("t", "T", "c", "d", split="test_new_pages")]
     wanted = [Requirement(f"q{p.page_id}", p.page_id, p.page_id, "call") for p in [*products, *held]]
@@ -150,9 +151,9 @@ def test_a_requirement_that_other_products_of_its_list_meet_better_is_dropped():
                 vectors[i] = [0.1, *([0.4] * 7)]
         return vectors
 
-    splits, dropped, _ = recommend(wanted, [*products, *held], TEMPLATE, spec(rows=9, validation=1, tests=1), embed)
-    assert [(r.id, reason) for r, reason in dropped] == [("astray", "other products of its list are nearer")]
-    assert len(splits["train"]) == 6
+    ranks = {r.requirement.id: r.rank for r in rank(wanted, [*products, *held], 5, embed)}
+    assert ranks.pop("astray") == 5 > NEAREST
+    assert set(ranks.values()) == {1}
 
 
 def test_too_few_products_for_a_split_are_named():

@@ -11,17 +11,18 @@ from tuneproof.instructions.products import cut, prose, title_of
 from tuneproof.llm.calls import Request
 from tuneproof.records import Chunk
 
-_DESCRIPTION_LENGTH = 700
+_DESCRIPTION_LENGTH = 450
 _MAX_TOKENS = 220
-_WORDS = range(20, 121)
+_WORDS = range(20, 91)
 _COPIED = 0.5
 # Share of the pitch's content words that must stand in the description: praise is new, what is praised is not.
-_GROUNDED = 0.35
+_GROUNDED = 0.5
 
 
 class _Pitch(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    pitch: Annotated[str, Field(min_length=1, max_length=1000)]
+    # sentences, counted by the shape: asked for three in words, a small model writes until it is cut off
+    sentences: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(min_length=2, max_length=3)
 
 
 SHAPE = _Pitch
@@ -37,7 +38,7 @@ def request(chunk: Chunk, variant: int, template: str) -> Request:
 
 def parts(chunk: Chunk, reply: str) -> tuple[str, str]:
     """Return the description and the pitch."""
-    return description(chunk), " ".join(_Pitch.model_validate_json(reply).pitch.split())
+    return description(chunk), " ".join(" ".join(_Pitch.model_validate_json(reply).sentences).split())
 
 
 def fault(chunk: Chunk, material: str, pitch: str) -> str | None:
@@ -56,5 +57,5 @@ def fault(chunk: Chunk, material: str, pitch: str) -> str | None:
 
 
 def description(chunk: Chunk) -> str:
-    """Return the title of the chunk's page and the chunk's prose, whole sentences of at most 700 characters."""
+    """Return the title of the chunk's page and the chunk's prose, whole sentences of at most 450 characters."""
     return f"{title_of(chunk)}: {cut(prose(chunk.text), _DESCRIPTION_LENGTH)}"

@@ -9,6 +9,7 @@ The others in the list are the right one's nearest neighbours. Two promises hold
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tuneproof.errors import InputError
@@ -18,62 +19,69 @@ from tuneproof.instructions.requirements import Requirement
 from tuneproof.records import Example, content_id
 from tuneproof.study import RecommendationSpec, Split
 
-# A neighbour that is nearer than this says the same as the product: it would be as right.
-TWIN = 0.9
+# A neighbour that is nearer than this would be as right. Seen in a catalogue of 501 bags, shoes and gadgets: above 0.85
+# (15 % of the products have one) they are the same thing in another colour or in other words.
+TWIN = 0.85
 # The right product must be among so many of its list that are nearest to the requirement; else another may fit as well.
 NEAREST = 2
 
 Embed = Callable[[list[str]], Any]
 
 
-def recommend(
-    requirements: list[Requirement],
-    products: list[Product],
-    template: str,
-    spec: RecommendationSpec,
-    embed: Embed,
-) -> tuple[dict[Split, list[Example]], list[tuple[Requirement, str]], dict[str, float]]:
-    """Return the rows of each split, the dropped requirements with their reason, and shares over val and test.
+@dataclass(frozen=True)
+class Ranked:
+    """A requirement with its product, the products to stand beside it, and the product's rank in that list.
 
-    `embed` maps texts to vectors of length 1. The shares say how often the right product is found without reading, and
-    how many products of the lists are borrowed from training.
+    Rank 1: no other of the list is nearer to the requirement.
     """
+
+    requirement: Requirement
+    right: Product
+    others: list[Product]
+    rank: int
+
+
+def rank(requirements: list[Requirement], products: list[Product], options: int, embed: Embed) -> list[Ranked]:
+    """Find the list of each requirement, and the right one's rank in it; `embed` maps texts to vectors of length 1."""
     place = {product.page_id: i for i, product in enumerate(products)}
     described = embed([product.text for product in products])
     needed = embed([requirement.text for requirement in requirements])
-    options: dict[str, list[Product]] = {}
-    kept: list[Requirement] = []
-    dropped: list[tuple[Requirement, str]] = []
-    ranks: dict[str, int] = {}
+    beside: dict[int, list[Product]] = {}
+    ranked = []
     for requirement, vector in zip(requirements, needed, strict=True):
         i = place[requirement.page_id]
-        if requirement.page_id not in options:
-            options[requirement.page_id] = neighbours(i, products, described @ described[i], spec.options - 1)
-        near = described[[place[other.page_id] for other in options[requirement.page_id]]] @ vector
-        ranks[requirement.id] = 1 + int((near >= described[i] @ vector).sum())
-        if ranks[requirement.id] <= NEAREST:
-            kept.append(requirement)
-        else:
-            dropped.append((requirement, "other products of its list are nearer"))
-    turns = in_turns(kept, lambda r: r.page_id)
-    taken = take(turns, lambda r: products[place[r.page_id]].split, quotas(spec))
+        if i not in beside:
+            beside[i] = neighbours(i, products, described @ described[i], options - 1)
+        near = described[[place[other.page_id] for other in beside[i]]] @ vector
+        nearer = int((near >= described[i] @ vector).sum())
+        ranked.append(Ranked(requirement, products[i], beside[i], 1 + nearer))
+    return ranked
+
+
+def make_rows(
+    ranked: list[Ranked], template: str, spec: RecommendationSpec
+) -> tuple[dict[Split, list[Example]], dict[str, float]]:
+    """Return the rows of each split, and shares over val and test; raise InputError where a split is empty.
+
+    The shares say how often the right product is found without reading, and how many products of the lists are
+    borrowed from training.
+    """
+    turns = in_turns(ranked, lambda r: r.right.page_id)
+    taken = take(turns, lambda r: r.right.split, quotas(spec))
     splits: dict[Split, list[Example]] = {"train": [], "val": [], "test_trained_pages": [], "test_new_pages": []}
     for split in quotas(spec):
-        rows = [r for r in taken if products[place[r.page_id]].split == split]
+        rows = sorted((r for r in taken if r.right.split == split), key=lambda r: content_id("deal", r.requirement.id))
         if not rows:
             raise InputError(f"split {split} is empty: none of its requirements can be kept; ask for more rows")
-        for n, requirement in enumerate(sorted(rows, key=lambda r: content_id("deal", r.id))):
-            right = products[place[requirement.page_id]]
-            listed = deal(right, options[right.page_id], n % spec.options, requirement.id)
-            splits[split].append(_example(requirement, right, listed, template, split))
-    held = [r for r in taken if products[place[r.page_id]].split != "train"]
-    borrowed = sum(other.split == "train" for r in held for other in options[r.page_id])
+        splits[split] = [_example(row, n % spec.options, template) for n, row in enumerate(rows)]
+    held = [r for r in taken if r.right.split != "train"]
+    borrowed = sum(other.split == "train" for r in held for other in r.others)
     shares = {
         "right by guessing": 1 / spec.options,
-        "right by taking the nearest by embedding": sum(ranks[r.id] == 1 for r in held) / len(held),
+        "right by taking the nearest by embedding": sum(r.rank == 1 for r in held) / len(held),
         "products borrowed from training": borrowed / (len(held) * spec.options),
     }
-    return splits, dropped, shares
+    return splits, shares
 
 
 def neighbours(i: int, products: list[Product], cosines: Any, n: int) -> list[Product]:
@@ -105,16 +113,17 @@ def deal(right: Product, others: list[Product], position: int, seed: str) -> lis
     return listed
 
 
-def _example(requirement: Requirement, right: Product, listed: list[Product], template: str, split: Split) -> Example:
-    prompt = template.format(requirement=requirement.text, products="\n\n".join(product.text for product in listed))
+def _example(row: Ranked, position: int, template: str) -> Example:
+    right, listed = row.right, deal(row.right, row.others, position, row.requirement.id)
+    prompt = template.format(requirement=row.requirement.text, products="\n\n".join(p.text for p in listed))
     return Example(
-        id=content_id(requirement.id, prompt, split),
-        pair_id=requirement.id,
+        id=content_id(row.requirement.id, prompt, right.split),
+        pair_id=row.requirement.id,
         chunk_id=right.chunk_id,
         page_id=right.page_id,
         url=right.url,
         group=right.category,
-        split=split,
+        split=right.split,
         question=prompt,
         answer=right.name,
         messages=[{"role": "user", "content": prompt}, {"role": "assistant", "content": right.name}],

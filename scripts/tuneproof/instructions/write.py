@@ -103,11 +103,10 @@ def written_from(units: list[Unit], task: Task, answered: list[Answered]) -> tup
     return written, failed
 
 
-def make_rows(
-    written: list[Written], chunks: dict[str, Chunk], template: str, spec: InstructionsSpec
-) -> tuple[dict[Split, list[Example]], list[tuple[Written, str]]]:
-    """Return the rows of each split and what was dropped with the reason; raise InputError where a split is empty."""
-    task = TASKS[spec.task]
+def screen(
+    written: list[Written], task: Task, chunks: dict[str, Chunk]
+) -> tuple[list[Written], list[tuple[Written, str]]]:
+    """Return what is kept, and what is dropped with its reason; `chunks` by id."""
     kept: list[Written] = []
     dropped: list[tuple[Written, str]] = []
     seen: set[str] = set()
@@ -120,13 +119,20 @@ def make_rows(
             kept.append(item)
         else:
             dropped.append((item, reason))
+    return kept, dropped
+
+
+def make_rows(
+    kept: list[Written], chunks: dict[str, Chunk], template: str, spec: InstructionsSpec
+) -> dict[Split, list[Example]]:
+    """Return the rows of each split; raise InputError where one is empty."""
     splits: dict[Split, list[Example]] = {"train": [], "val": [], "test_trained_pages": [], "test_new_pages": []}
     for item in take(kept, lambda w: w.split, quotas(spec)):
         splits[item.split].append(_example(item, chunks[item.chunk_id], template))
     for split in quotas(spec):
         if not splits[split]:
             raise InputError(f"split {split} is empty: none of what was written for it can be kept; ask for more rows")
-    return splits, dropped
+    return splits
 
 
 def _example(item: Written, chunk: Chunk, template: str) -> Example:
