@@ -1,9 +1,16 @@
 """What there is to know of the data sets before they are used: their cards, reviews, and what tests share with training."""
 
-SPLITS = ["train", "val", *tuneproof_study.TEST_SPLITS]
-# what each kind of data set is made with
+# what each kind of data set, or task of the kind `instructions`, is made with
 PROMPTS = {
     "pairs": ["prompts/write_pairs.txt", "prompts/rephrase_question.txt"],
+    "reanswered": ["prompts/answer_from_documents.txt"],
+    "typed": ["prompts/annotate_type.txt"],
+    "recommendation": [
+        "prompts/write_requirements.txt",
+        "prompts/recommend_product.txt",
+    ],
+    "next-steps": ["prompts/write_call.txt", "prompts/next_steps.txt"],
+    "pitch": ["prompts/write_pitch.txt", "prompts/pitch.txt"],
 }
 
 
@@ -99,21 +106,22 @@ rule audit_leaks:
 rule write_card:
     """Write a data set's card, and its splits as Parquet that `datasets.load_dataset` opens."""
     input:
-        splits=expand("results/datasets/{{dataset}}/{split}.jsonl", split=SPLITS),
+        splits=SPLITS,
         funnel="results/datasets/{dataset}/funnel.json",
         types=card_types,
         encoder=card_encoder,
         models=card_models,
         decisions=lambda w: decisions_of(w) if MADE[w.dataset].kind == "pairs" else [],
         prompts=lambda w: sorted(
-            {p for s in lineage(w) for p in PROMPTS.get(s.kind, [])}
+            {p for s in lineage(w) for p in PROMPTS[getattr(s, "task", s.kind)]}
         ),
     output:
         card="results/datasets/{dataset}/card.md",
         data="results/datasets/{dataset}/card.json",
         readme="results/datasets/{dataset}/README.md",
         parquet=expand(
-            "results/datasets/{{dataset}}/data/{split}.parquet", split=SPLITS
+            "results/datasets/{{dataset}}/data/{split}.parquet",
+            split=tuneproof_study.SPLITS,
         ),
     log:
         "logs/write_card/{dataset}.log",

@@ -51,7 +51,6 @@ rule make_recommendations:
         val="results/datasets/{dataset}/val.jsonl",
         tests=TESTS,
         dropped="results/datasets/{dataset}/dropped.jsonl",
-        card="results/datasets/{dataset}/card.md",
         funnel="results/datasets/{dataset}/funnel.json",
     log:
         "logs/make_recommendations/{dataset}.log",
@@ -126,7 +125,6 @@ rule split_instructions:
         val="results/datasets/{dataset}/val.jsonl",
         tests=TESTS,
         dropped="results/datasets/{dataset}/dropped.jsonl",
-        card="results/datasets/{dataset}/card.md",
         funnel="results/datasets/{dataset}/funnel.json",
     log:
         "logs/split_instructions/{dataset}.log",

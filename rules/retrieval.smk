@@ -99,7 +99,6 @@ rule reanswer:
         val="results/datasets/{dataset}/val.jsonl",
         tests=TESTS,
         answers="results/datasets/{dataset}/answers.jsonl",
-        card="results/datasets/{dataset}/card.md",
         funnel="results/datasets/{dataset}/funnel.json",
         usage="results/costs/reanswer.{dataset}.usage.json",
     log:

@@ -140,7 +140,6 @@ rule draw_typed:
         train="results/datasets/{dataset}/train.jsonl",
         val="results/datasets/{dataset}/val.jsonl",
         tests=TESTS,
-        card="results/datasets/{dataset}/card.md",
         funnel="results/datasets/{dataset}/funnel.json",
     log:
         "logs/draw_typed/{dataset}.log",

@@ -3,7 +3,7 @@
     python scripts/draw_typed.py --name X --spec '{…}' --parent results/datasets/P --types types.jsonl
         --out results/datasets/X
 
-Writes train.jsonl, val.jsonl, test_trained_pages.jsonl, test_new_pages.jsonl, card.md and funnel.json into --out.
+Writes train.jsonl, val.jsonl, test_trained_pages.jsonl, test_new_pages.jsonl and funnel.json into --out.
 """
 
 import argparse
@@ -23,9 +23,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder of the data set")
     args = parser.parse_args()
 
-    from tuneproof.records import Example, TypedPair, atomic_write, read_rows, write_json, write_rows
+    from tuneproof.records import Example, TypedPair, read_rows, write_json, write_rows
     from tuneproof.study import Split, TypedSpec
-    from tuneproof.types.draw import card, draw
+    from tuneproof.types.draw import draw
 
     spec = TypedSpec.parse(args.spec)
     parent = {split: read_rows(args.parent / f"{split}.jsonl", Example) for split in get_args(Split)}
@@ -36,8 +36,6 @@ def main() -> None:
     for split, rows in splits.items():
         write_rows(args.out / f"{split}.jsonl", rows)
     write_json(args.out / "funnel.json", funnel)
-    with atomic_write(args.out / "card.md") as stream:
-        stream.write(card(args.name, spec, funnel))
 
 
 if __name__ == "__main__":

@@ -30,12 +30,12 @@ def main() -> None:
     import dataclasses
 
     from tuneproof.corpus.index import Encoder
-    from tuneproof.instructions.card import card, funnel
+    from tuneproof.instructions.funnel import funnel
     from tuneproof.instructions.products import Product
     from tuneproof.instructions.recommend import NEAREST, make_rows, rank
     from tuneproof.instructions.requirements import Requirement, screen
     from tuneproof.llm.prompts import read_prompt
-    from tuneproof.records import atomic_write, iter_json_lines, read_rows, write_json, write_rows
+    from tuneproof.records import iter_json_lines, read_rows, write_json, write_rows
     from tuneproof.study import RecommendationSpec
 
     spec = RecommendationSpec.parse(args.spec)
@@ -56,23 +56,9 @@ def main() -> None:
     }
     unusable = sum(1 for _ in iter_json_lines(args.unusable))
     counts = funnel(args.name, steps, unusable, [reason for _, reason in dropped], splits)
-    about = [
-        f"A customer's requirement, written by `{spec.llm}`, over {spec.options} products. It was written from one of",
-        "them, whose name is the answer; the others are its nearest neighbours by",
-        f"`{spec.encoder}`. The source is `{spec.corpus or spec.catalogue}`.",
-        "Lists of training show no product of val or test.",
-        "",
-        *[f"- {name}: {share:.0%}" for name, share in shares.items()],
-        "",
-        f"A requirement was kept where its product is among the {NEAREST} of its list that are nearest to it by",
-        "embedding. That another product meets it as well cannot be ruled out, and rows that an encoder gets wrong are",
-        "missing: the set is a little easier than the world.",
-    ]
     for split, rows in splits.items():
         write_rows(args.out / f"{split}.jsonl", rows)
     write_json(args.out / "funnel.json", {**counts, "shares": shares})
-    with atomic_write(args.out / "card.md") as stream:
-        stream.write(card(counts, about, splits))
 
 
 if __name__ == "__main__":

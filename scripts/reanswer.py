@@ -6,7 +6,7 @@
 
 A pair's question is asked in its first wording, and the other wordings take the same answer. An answer that is empty,
 says that the documents do not tell, or fails the checks of the pairs' own answers is dropped and counted.
-Writes the four splits, answers.jsonl, card.md and funnel.json into --out.
+Writes the four splits, answers.jsonl and funnel.json into --out.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     from tuneproof.llm.engines import complete_with, usage_of
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.pairs import reanswer
-    from tuneproof.records import Chunk, Example, Retrieved, atomic_write, read_rows, write_json, write_rows
+    from tuneproof.records import Chunk, Example, Retrieved, read_rows, write_json, write_rows
     from tuneproof.study import SPLITS, ReansweredSpec, parse_llm
 
     spec = ReansweredSpec.parse(args.spec)
@@ -61,8 +61,6 @@ def main() -> None:
         write_rows(args.out / f"{split}.jsonl", rows)
     counts = reanswer.funnel(args.name, answers, splits, chunks)
     write_json(args.out / "funnel.json", counts)
-    with atomic_write(args.out / "card.md") as stream:
-        stream.write(reanswer.card(counts, splits, spec.model_dump()))
     write_json(args.usage, usage_of("reanswer", llm, answered))
 
 

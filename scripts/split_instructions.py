@@ -27,10 +27,10 @@ def main() -> None:
 
     import dataclasses
 
-    from tuneproof.instructions.card import card, funnel
+    from tuneproof.instructions.funnel import funnel
     from tuneproof.instructions.write import TASKS, Written, make_rows, screen
     from tuneproof.llm.prompts import read_prompt
-    from tuneproof.records import Chunk, atomic_write, iter_json_lines, read_rows, write_json, write_rows
+    from tuneproof.records import Chunk, iter_json_lines, read_rows, write_json, write_rows
     from tuneproof.study import InstructionsSpec
 
     spec = InstructionsSpec.parse(args.spec)
@@ -49,13 +49,9 @@ def main() -> None:
         "rows": sum(map(len, splits.values())),
     }
     counts = funnel(args.name, steps, unusable, [reason for _, reason in dropped], splits)
-    what = {"next-steps": "Calls and the next steps after them", "pitch": "Descriptions and sales pitches of them"}
-    about = [f"{what[spec.task]}, written by `{spec.llm}` about chunks of `{spec.corpus}`, split by page."]
     for split, rows in splits.items():
         write_rows(args.out / f"{split}.jsonl", rows)
     write_json(args.out / "funnel.json", counts)
-    with atomic_write(args.out / "card.md") as stream:
-        stream.write(card(counts, about, splits))
 
 
 if __name__ == "__main__":

@@ -98,31 +98,6 @@ def funnel(
     }
 
 
-def card(counts: dict[str, Any], splits: dict[str, list[Example]], spec: dict[str, Any]) -> str:
-    """Return the data set's card as Markdown."""
-    oracle = spec["retriever"] == "oracle"
-    found = f"{spec['top_k']} chunks ({spec['retriever']}{', reranked' if spec['reranker'] else ''})"
-    lines = [
-        f"# Data set {counts['dataset']}",
-        "",
-        f"The questions of `{spec['of']}`, each answered again by `{spec['llm']}` from "
-        f"{'the chunk that it was written from' if oracle else found}.",
-        f"Rows pair up with those of `{spec['of']}` by `pair_id` and `question`.",
-        "",
-        "| step | count |",
-        "|---|---:|",
-        *[f"| {s['step']} | {s['count']} |" for s in counts["steps"]],
-        *[f"| dropped: {reason} | {n} |" for reason, n in counts["dropped"].items()],
-        *[f"| {split} | {n} |" for split, n in counts["splits"].items()],
-        "",
-        f"Training answers for which a page that is held out was among the chunks: "
-        f"{counts['trained_answers_shown_held_out_pages']}.",
-        "",
-        *[f"- *{split}* **{row.question}** {row.answer}" for split, rows in splits.items() for row in rows[:5]],
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def _numbered(documents: list[Chunk]) -> str:
     return "\n\n".join(f"[Document {n}]\n{searched_text(chunk)}" for n, chunk in enumerate(documents, 1))
 

@@ -70,11 +70,3 @@ def _evenly(rows: list[Example], pairs: int) -> list[Example]:
     """The rows of at most so many pairs; order is kept."""
     drawn = evenly({row.pair_id: row.group for row in rows}, pairs)
     return [row for row in rows if row.pair_id in drawn]
-
-
-def card(name: str, spec: TypedSpec, funnel: dict[str, Any]) -> str:
-    """Return the data set's card as Markdown."""
-    lines = [f"# Data set {name}", "", f"The {spec.type} pairs of `{spec.of}`, as many as of the other type.", ""]
-    lines += ["| step | count |", "|---|---:|", *[f"| {s['step']} | {s['count']} |" for s in funnel["steps"]], ""]
-    lines += ["| split | rows |", "|---|---:|", *[f"| {s} | {n} |" for s, n in funnel["splits"].items()]]
-    return "\n".join(lines) + "\n"
