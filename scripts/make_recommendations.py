@@ -4,7 +4,7 @@
         --products products.jsonl --unusable unusable.jsonl --encoder resources/models/E/lock.json
         --prompt prompts/recommend_product.txt --out results/datasets/X
 
-Writes train.jsonl, val.jsonl, test_trained_pages.jsonl (empty), test_new_pages.jsonl, dropped.jsonl, card.md and
+Writes train.jsonl, val.jsonl, test_trained_pages.jsonl (empty), test_new_pages.jsonl, dropped.jsonl and
 funnel.json into --out.
 """
 

@@ -3,7 +3,7 @@
     python scripts/split_instructions.py --name X --spec '{…}' --written written.jsonl --unusable unusable.jsonl
         --chunks chunks.jsonl --prompt prompts/next_steps.txt --out results/datasets/X
 
-Writes train.jsonl, val.jsonl, test_trained_pages.jsonl (empty), test_new_pages.jsonl, dropped.jsonl, card.md and
+Writes train.jsonl, val.jsonl, test_trained_pages.jsonl (empty), test_new_pages.jsonl, dropped.jsonl and
 funnel.json into --out.
 """
 
