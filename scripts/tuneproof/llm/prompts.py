@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import string
 from pathlib import Path
 
 from tuneproof.errors import InputError
+
+# Tokenizers take these for what parts one turn of a chat from the next, wherever they stand.
+_MARKER = re.compile(r"<\|(?=\w)|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
 
 
 def read_prompt(path: Path, gaps: set[str]) -> str:
@@ -20,6 +24,11 @@ def read_prompt(path: Path, gaps: set[str]) -> str:
     if found != gaps:
         raise InputError(f"{path}: its gaps are {_list(found) or 'none'}, expected {_list(gaps)}")
     return template
+
+
+def inert(text: str) -> str:
+    """Return other people's text in which no marker of a chat template is left: it cannot end its own message."""
+    return _MARKER.sub(lambda marker: f"{marker[0][0]} {marker[0][1:]}", text)
 
 
 def _list(gaps: set[str]) -> str:

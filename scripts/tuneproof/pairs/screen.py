@@ -39,6 +39,16 @@ _NO_ANSWER = re.compile(
     r"\b(?:not (?:stated|specified|mentioned|provided|given)|does not (?:say|state|specify|mention)|unknown|n/a)\b",
     re.IGNORECASE,
 )
+# A page that talks to the model instead of its readers: an order to forget the prompt, a reply made up for it, or the
+# markers of a chat. Not one of the 2,488 chunks of the sample site, ironic-docs and packet-docs has any.
+_ORDER = re.compile(
+    r"\b(?:ignor|disregard|forget|vergiss|vergesst|oubli|olvid)\w*\b.{0,60}?"
+    r"\b(?:instruc\w+|prompts?|rules|anweisung\w*|regeln|consignes|reglas)\b"
+    r"|(?:忽略|无视|忘记).{0,20}(?:指令|指示|规则|提示)"
+    r"|\"(?:pairs|quote|question|answer)\"\s*:"
+    r"|<\s?\|\s?\w+\s?\|\s?>|\[/?INST\]|^\W*(?:system|assistant)\s*:",
+    re.IGNORECASE | re.MULTILINE,
+)
 _STOP = frozenset(
     """a an the of in on at to for from by with and or is are was were be been it its this that as has have had does
     do did can will would should may not no which who whom what when where why how each every per their they them
@@ -96,6 +106,8 @@ def fault(pair: Pair, text: str) -> str | None:
     """Return why a pair cannot be kept on its own account, or None."""
     if not quote_in(pair.quote, text):
         return "quote is not in the text"
+    if _content_words(f"{pair.question} {pair.answer} {pair.quote}") & words_of_orders(text):
+        return "repeats an order to the model"
     if not pair.question.rstrip().endswith("?") or len(pair.question.split()) < _MIN_QUESTION_WORDS:
         return "not a question"
     if _POINTS_AT_PAGE.search(pair.question):
@@ -126,6 +138,19 @@ def answer_fault(question: str, answer: str, text: str) -> str | None:
     if not words or len(supported) < _GROUNDED_WORDS * len(words):
         return "answer is not grounded in the text"
     return None
+
+
+def words_of_orders(text: str) -> set[str]:
+    """Return the words that stand only in sentences of a text that give the model orders."""
+    if not _ORDER.search(text):
+        return set()
+    parts = [part for part in re.split(r"\n+|(?<=[.!?])\s+|(?<=。)", text) if part]
+    orders = [bool(_ORDER.search(part)) for part in parts]
+    said = [
+        {w for part, order in zip(parts, orders, strict=True) if order is kind for w in _content_words(part)}
+        for kind in (True, False)
+    ]
+    return said[0] - said[1]
 
 
 def quote_in(quote: str, text: str) -> bool:
