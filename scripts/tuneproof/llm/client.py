@@ -157,7 +157,7 @@ def complete_structured(
     answered = ask(requests)
     checked = [a if a.fault else _checked(a, shape) for a in answered]
     broken = [
-        i for i, a in enumerate(checked) if a.fault and a.reply.finish_reason not in (FILTERED, REFUSED, "length")
+        i for i, a in enumerate(checked) if a.fault and not answered[i].fault and a.reply.finish_reason != "length"
     ]
     if broken:
         print(
@@ -194,7 +194,7 @@ def _checked(answered: Answered, shape: type[BaseModel]) -> Answered:
 def _unusable(reply: Reply) -> str:
     if reply.finish_reason in (FILTERED, REFUSED):
         return f"{reply.finish_reason}: {reply.error}".rstrip(": ")
-    return ""
+    return f"{REFUSED}: {reply.error}" if reply.error else ""  # the model itself declined, in words
 
 
 def failures(answered: list[Answered]) -> list[dict[str, str]]:
