@@ -1,7 +1,8 @@
 """Have an LLM write question-answer pairs about each chunk of a corpus (D-Naive).
 
     python scripts/write_pairs.py --chunks chunks.jsonl --spec '{…}' --llm '{…}' --model resources/models/X/lock.json
-        --prompt prompts/write_pairs.txt --store store/llm --out written.jsonl --failed unusable.jsonl --usage u.json
+        --prompt prompts/write_pairs.txt --store store/llm --out written.jsonl --failed unusable.jsonl
+        --failed-log logs/unusable.jsonl --usage u.json
 
 A reply that is no usable JSON is asked for once more. What then is none is kept with its text; the rule fails when the
 share is above `max_failed`.
@@ -30,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="pairs to write (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
+    parser.add_argument("--failed-log", required=True, type=Path, help="the same, where it stays when the stage fails")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
@@ -47,8 +49,9 @@ def main() -> None:
     llm, calls = parse_llm(args.llm, args.calls)
     answered = complete_with(llm, args.model, requests, args.store, "write pairs", calls, write.SHAPE)
     pairs, failed = write.pairs_from(chunks, answered)
-    write_rows(args.failed, failed)
-    refuse_above(spec.max_failed, failed, len(chunks), args.failed)
+    for path in (args.failed, args.failed_log):
+        write_rows(path, failed)
+    refuse_above(spec.max_failed, failed, len(chunks), args.failed_log)
     write_rows(args.out, pairs)
     write_json(args.usage, usage_of("write pairs", llm, answered))
 

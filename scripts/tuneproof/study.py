@@ -335,13 +335,18 @@ def calls_variable(config: Config) -> str:
 
 def parse_llm(text: str, variable: str = "") -> tuple[AnyLLM, Calls]:
     """Put a rule's parameter and TUNEPROOF_CALLS together again; raise InputError where one is wrong."""
-    section, rules = json.loads(text), json.loads(variable or "{}")
-    section |= rules.get("how", {}).get(section.pop("name", None), {})
+    section, how = json.loads(text), json.loads(variable or "{}").get("how", {})
+    section |= how.get(section.pop("name", None), {})
     try:
         llm: AnyLLM = TypeAdapter(LLM).validate_python(section)
     except ValidationError as error:
         raise InputError("section LLM: " + "; ".join(_sentence(e) for e in error.errors())) from None
-    return llm, Calls.parse(json.dumps(rules.get("calls", {})))
+    return llm, parse_calls(variable)
+
+
+def parse_calls(variable: str) -> Calls:
+    """Return the rules for all calls from TUNEPROOF_CALLS; without it, the defaults."""
+    return Calls.parse(json.dumps(json.loads(variable or "{}").get("calls", {})))
 
 
 class Splits(_Section):
@@ -402,6 +407,9 @@ class JudgeSpec(_Section):
         "expected",
         description="expected: the mean of the model's distribution over the scores 1 to 5; "
         "generated: the score at the very end of a written feedback, missing where there is none.",
+    )
+    max_failed: float = Field(
+        0.2, ge=0, le=1, description="Share of an arm's answers without a score above which to stop."
     )
 
 
@@ -562,7 +570,9 @@ def llms_of(config: Config) -> list[str]:
 
 
 def missing_keys(config: Config, environ: Mapping[str, str], llms: Iterable[str]) -> list[str]:
-    """Return one sentence per key that the named LLMs need and the environment does not hold."""
+    """Return one sentence per key that the named LLMs need and the environment does not hold; in replay none is."""
+    if config.calls.mode == "replay":
+        return []
     needed: dict[str, list[str]] = {}
     for name in sorted(llms):
         llm = config.llms[name]

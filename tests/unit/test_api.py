@@ -258,7 +258,7 @@ def test_write_pairs_asks_the_api(endpoint, tmp_path, root, run_script):
     pair = {"quote": "CV1 opened in 2019.", "question": "When did CV1 open?", "answer": "In 2019."}
     endpoint.content = json.dumps({"pairs": [pair]})
     write_rows(tmp_path / "chunks.jsonl", [Chunk("c", "p", "u", "g", ["CV1"], "CV1 opened in 2019. " * 9, 60)])
-    outputs = {name: [tmp_path / f"{name}.json"] for name in ("out", "failed", "usage")}
+    outputs = {name: [tmp_path / f"{name}.json"] for name in ("out", "failed", "failed-log", "usage")}
     done = run_with_key(
         run_script,
         "write_pairs",
@@ -276,7 +276,10 @@ def test_write_pairs_asks_the_api(endpoint, tmp_path, root, run_script):
     assert (usage["llm"], usage["calls"], usage["prompt_tokens"]) == ("tiny-1", 1, 7)
 
 
-def test_the_judge_asks_the_api_and_says_how_many_replies_give_no_score(endpoint, tmp_path, root, run_script):
+@pytest.mark.parametrize(("max_failed", "fails"), [(1, False), (0.2, True)])
+def test_the_judge_asks_the_api_and_counts_the_replies_that_give_no_score(
+    endpoint, tmp_path, root, run_script, max_failed, fails
+):
     write_rows(tmp_path / "tests.jsonl", [Example("e", "p", "c", "g", "u", "a", "test_new_pages", "Q?", "A.", [])])
     write_rows(
         tmp_path / "answers.jsonl", [Answer("a", "e", "m/base", "closed", "test_new_pages", "B.", 2, True, [], "k")]
@@ -294,10 +297,17 @@ def test_the_judge_asks_the_api_and_says_how_many_replies_give_no_score(endpoint
         store=[tmp_path / "store"],
         out=[tmp_path / "scores.jsonl"],
         usage=[tmp_path / "usage.json"],
+        **{"failed-log": [tmp_path / "log.jsonl"], "max-failed": [max_failed]},
     )
-    assert done.returncode == 0, done.stderr
     assert "judge gpt: 1 of 1 replies give no score" in done.stderr
-    assert [s.score for s in read_rows(tmp_path / "scores.jsonl", Score)] == [None]
+    assert done.returncode == fails, done.stderr
+    assert json.loads((tmp_path / "log.jsonl").read_text())["reason"] == "no score in the reply"
+    if fails:
+        assert f"more than max_failed 0.2; see {tmp_path / 'log.jsonl'}" in done.stderr
+        assert not (tmp_path / "scores.jsonl").exists()
+    else:
+        assert [s.score for s in read_rows(tmp_path / "scores.jsonl", Score)] == [None]
+        assert read_json(tmp_path / "usage.json")["unusable"] == 1
     assert KEY not in done.stderr
 
 
@@ -321,6 +331,10 @@ def test_a_key_that_the_environment_has_not_is_named_once_with_who_needs_it(conf
     assert missing_keys(loaded, {}, ["gpt-2", "qwen", "gpt"]) == [sentence]
     assert missing_keys(loaded, {"OPENAI_API_KEY": ""}, ["gpt", "gpt-2"]) == [sentence]
     assert missing_keys(loaded, {"OPENAI_API_KEY": KEY}, ["gpt", "gpt-2"]) == []
+
+
+def test_in_replay_no_key_is_needed(config):
+    assert missing_keys(load({**config, "calls": {"mode": "replay"}}), {}, ["gpt"]) == []
 
 
 def test_an_llm_outside_the_study_needs_no_key(config):

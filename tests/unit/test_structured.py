@@ -99,6 +99,19 @@ def test_what_was_filtered_or_refused_is_not_repaired(server, tmp_path):
     assert sum(server.attempts.values()) == 3
 
 
+def test_what_the_model_declines_is_not_repaired_and_its_words_are_kept(server, tmp_path):
+    def declined(body, **_):
+        said = FaultServer.completion(server, body, "")
+        said["choices"][0]["message"] |= {"content": None, "refusal": "I cannot help with that."}
+        return said
+
+    server.completion = declined
+    answered = ask(server, tmp_path, 1)
+    assert sum(server.attempts.values()) == 1
+    [row] = failures(answered)
+    assert "I cannot help with that." in row["reason"]
+
+
 def test_what_strict_mode_refuses_is_left_out_of_the_schema_and_checked_here(server, tmp_path):
     schema = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 3}}, "maxLength": 1}
     complete_with(llm(server), None, [Request([{"role": "user", "content": "x"}], 8, schema=schema)], tmp_path, "t")

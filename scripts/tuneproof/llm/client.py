@@ -157,7 +157,7 @@ def complete_structured(
     answered = ask(requests)
     checked = [a if a.fault else _checked(a, shape) for a in answered]
     broken = [
-        i for i, a in enumerate(checked) if a.fault and a.reply.finish_reason not in (FILTERED, REFUSED, "length")
+        i for i, a in enumerate(checked) if a.fault and not answered[i].fault and a.reply.finish_reason != "length"
     ]
     if broken:
         print(
@@ -194,7 +194,7 @@ def _checked(answered: Answered, shape: type[BaseModel]) -> Answered:
 def _unusable(reply: Reply) -> str:
     if reply.finish_reason in (FILTERED, REFUSED):
         return f"{reply.finish_reason}: {reply.error}".rstrip(": ")
-    return ""
+    return f"{REFUSED}: {reply.error}" if reply.error else ""  # the model itself declined, in words
 
 
 def failures(answered: list[Answered]) -> list[dict[str, str]]:
@@ -221,11 +221,12 @@ def refuse_above(share: float, failed: list[dict[str, str]], rows: int, path: Pa
 
 
 def usage(
-    stage: str, model: str, answered: list[Answered], dollars: Callable[[Reply], float] = lambda _: 0.0
-) -> dict[str, str | int | float]:
+    stage: str, model: str, answered: list[Answered], dollars: Callable[[Reply], float] | None = lambda _: 0.0
+) -> dict[str, str | int | float | None]:
     """Return the calls and tokens behind a stage's result, each call once, whether asked now or in an earlier run.
 
     `repairs` of the calls were second tries after a reply that did not fit its schema; `unusable` rows came to nothing.
+    `dollars` is None where no price is known.
     """
     replies = {a.call_id: a.reply for a in answered}
     repaired = {a.first.call_id: a.first.reply for a in answered if a.first}
@@ -237,7 +238,7 @@ def usage(
         "prompt_tokens": sum(r.prompt_tokens for r in replies.values()),
         "completion_tokens": sum(r.completion_tokens for r in replies.values()),
         "cached_tokens": sum(r.cached_tokens for r in replies.values()),
-        "dollars": round(sum(dollars(r) for r in replies.values()), 6),
+        "dollars": round(sum(dollars(r) for r in replies.values()), 6) if dollars else None,
         "repairs": len(repaired),
         "unusable": sum(1 for a in answered if a.fault),
     }

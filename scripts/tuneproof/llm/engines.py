@@ -67,9 +67,10 @@ def _local(llm: OpenVINOLLM | VLLMLLM | TransformersLLM, lock: Path) -> tuple[st
     )
 
 
-def usage_of(stage: str, llm: AnyLLM, answered: list[Answered]) -> dict[str, str | int | float]:
+def usage_of(stage: str, llm: AnyLLM, answered: list[Answered]) -> dict[str, str | int | float | None]:
     """Return the calls, tokens and dollars behind a stage's result, each call once; see client.usage."""
-    return usage(stage, llm.model, answered, lambda reply: dollars_of(llm, reply))
+    unpriced = isinstance(llm, ApiLLM) and llm.price is None
+    return usage(stage, llm.model, answered, None if unpriced else lambda reply: dollars_of(llm, reply))
 
 
 def dollars_of(llm: AnyLLM, reply: Reply) -> float:
