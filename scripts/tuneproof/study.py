@@ -235,6 +235,12 @@ class ApiLLM(_Section):
         pattern=r"^https?://[^/\s]+",
         description="The endpoint, e.g. http://localhost:8000/v1; OpenAI's if unset.",
     )
+    provider: str | None = Field(
+        None,
+        min_length=1,
+        description="A name for who answers, in the store's addresses in place of the endpoint's host and path: "
+        "under another base_url nothing is asked anew.",
+    )
     key_env: str | None = Field(
         "OPENAI_API_KEY", description="Name of the environment variable that holds the key; null: no key is needed."
     )
@@ -255,7 +261,7 @@ class ApiLLM(_Section):
         description="Further tries of a call that failed for a passing reason; a full minute is waited at most.",
     )
     patience_min: float = Field(
-        60, gt=0, description="Minutes for which a call may be told `too many` (429), which is no failed try."
+        60, gt=0, description="Minutes without an answer to any call after which the job ends, whatever the cause."
     )
     json_schema: bool = Field(
         True, description="The endpoint takes JSON schemas; if not, the schema is said in words. It is checked anyway."
@@ -286,6 +292,13 @@ class ApiLLM(_Section):
             raise ValueError("max_tokens is left out, expected max_completion_tokens: a reply without end has no price")
         return value
 
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _no_password(cls, value: Any) -> Any:
+        if isinstance(value, str) and "@" in value:  # the message must not show it
+            raise ValueError("expected an address without user and password; the key belongs into the environment")
+        return value
+
     @field_validator("key_env")
     @classmethod
     def _a_name(cls, value: str | None) -> str | None:
@@ -302,6 +315,12 @@ _HOW = frozenset(
     "key_env price max_concurrent requests_per_minute tokens_per_minute timeout_s retries patience_min batch "
     "batch_poll_s served".split()
 )
+
+
+def _how(llm: AnyLLM) -> set[str]:
+    if not isinstance(llm, ApiLLM):
+        return set()
+    return {*_HOW, "base_url"} if llm.provider else set(_HOW)
 
 
 class Budget(_Section):
@@ -322,14 +341,13 @@ class Calls(_Section):
 
 def llm_parameter(name: str, llm: AnyLLM) -> str:
     """Return what a rule has as its parameter: what a model's replies depend on, as JSON."""
-    how = _HOW if isinstance(llm, ApiLLM) else frozenset[str]()
-    return json.dumps({"name": name, **llm.model_dump(mode="json", exclude=set(how))})
+    return json.dumps({"name": name, **llm.model_dump(mode="json", exclude=_how(llm))})
 
 
 def calls_variable(config: Config) -> str:
     """Return what all scripts find in TUNEPROOF_CALLS: the rules for calls, and how each API is asked, as JSON."""
     apis = {name: llm for name, llm in config.llms.items() if isinstance(llm, ApiLLM)}
-    how = {name: llm.model_dump(mode="json", include=set(_HOW)) for name, llm in apis.items()}
+    how = {name: llm.model_dump(mode="json", include=_how(llm)) for name, llm in apis.items()}
     return json.dumps({"calls": config.calls.model_dump(mode="json"), "how": how})
 
 

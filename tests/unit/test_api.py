@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tuneproof.errors import InputError
+from tuneproof.llm import api
 from tuneproof.llm.api import most_written
 from tuneproof.llm.calls import Reply, Request
 from tuneproof.llm.client import Answered
@@ -200,6 +201,31 @@ def test_without_a_key_nothing_is_asked_but_the_store_still_answers(endpoint, tm
 def test_an_endpoint_of_ones_own_may_need_no_key(endpoint, tmp_path):
     own = ApiLLM(engine="openai", model="tiny-1", base_url=endpoint.url, key_env=None)
     assert complete_with(own, None, [request()], tmp_path, "test")
+
+
+def test_the_address_says_who_answers(monkeypatch):
+    def named(url=None, **more):
+        return api.engine_id(ApiLLM(engine="openai", model="m", base_url=url, **more))
+
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert api.url_of(ApiLLM(engine="openai", model="m")) == "https://api.openai.com/v1"
+    assert named() == named("https://api.openai.com/v1/") == "openai.api.openai.com.m"
+    assert named("https://gw/v1/a") != named("https://gw/v1/b"), "two behind one host"
+    assert named("http://node1:8000/v1", provider="ours") == named("http://node2:8000/v1", provider="ours")
+
+
+def test_under_a_provider_s_name_another_address_reruns_nothing(endpoint):
+    here = llm(endpoint, provider="ours")
+    there = here.model_copy(update={"base_url": "http://elsewhere/v1"})
+    assert llm_parameter("tiny", here) == llm_parameter("tiny", there)
+    config = Config.model_construct(llms={"tiny": here}, calls=Calls())
+    assert parse_llm(llm_parameter("tiny", there), calls_variable(config))[0] == here
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown():
+    with pytest.raises(InputError, match="without user and password") as error:
+        parse_llm(json.dumps({"engine": "openai", "model": "m", "base_url": "https://me:secret@h/v1"}))
+    assert "secret" not in str(error.value)
 
 
 def test_a_section_comes_back_as_the_engine_it_names(endpoint):

@@ -85,6 +85,12 @@ def test_a_row_that_no_repair_helps_is_kept_with_its_texts_and_counted(server, t
     assert usage_of("test", llm(server), answered)["unusable"] == 1
 
 
+def test_the_repair_of_an_empty_reply_has_no_empty_turn(server, tmp_path):
+    server.content = lambda body: GOOD if "not the JSON" in body["messages"][-1]["content"] else ""
+    assert [a.fault for a in ask(server, tmp_path, 1)] == [""]
+    assert [m["role"] for m in server.bodies[-1]["messages"]] == ["user"]
+
+
 def test_a_stage_fails_only_above_its_share(tmp_path):
     failed = [{"reason": "no JSON"}]
     refuse_above(0.5, failed, 2, tmp_path)

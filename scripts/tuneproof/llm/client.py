@@ -41,12 +41,14 @@ def complete(
     what: str,
     replay: bool = False,
     about: Callable[[Reply], dict[str, Any]] | None = None,
+    ask_refused: bool = False,
 ) -> list[Answered]:
     """Answer every request, in order, with progress on stderr.
 
     `start` loads the engine; it is not called where the store knows every answer, so a rerun needs no model at all.
     With `replay` a call that the store does not know raises InputError. `about(reply)` is what the store's readers are
-    told besides; the stage is told anyway.
+    told besides; the stage is told anyway. With `ask_refused` a stored refusal counts only in replay: the next time the
+    account may be in order or the server's context longer, and to ask costs nothing.
 
     An engine that answers in groups gets groups that are cut from the whole list, not from what is missing, and a
     group with one unknown call is answered whole: a reply then never depends on where an earlier run was killed. What
@@ -55,7 +57,10 @@ def complete(
     """
     keys = [request.key(engine_id) for request in requests]
     unique = dict(zip(keys, requests, strict=True))
-    missing = {key: request for key, request in unique.items() if store.get(key) is None}
+    known = {
+        key for key in unique if (r := store.get(key)) and (replay or not ask_refused or r.finish_reason != REFUSED)
+    }
+    missing = {key: request for key, request in unique.items() if key not in known}
     if missing and replay:
         raise InputError(
             f"{what}: replay, and the store holds no answer to {len(missing)} of {len(unique)} calls, "
@@ -171,11 +176,11 @@ def complete_structured(
 
 
 def _repair(request: Request, broken: Answered) -> Request:
-    messages = [
-        *request.messages,
-        {"role": "assistant", "content": broken.reply.text},
-        {"role": "user", "content": _REPAIR.format(fault=broken.fault)},
-    ]
+    messages, said = list(request.messages), _REPAIR.format(fault=broken.fault)
+    if broken.reply.text.strip():
+        messages += [{"role": "assistant", "content": broken.reply.text}, {"role": "user", "content": said}]
+    else:  # servers refuse an empty turn, and two turns of one side
+        messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{said}"}
     return Request(messages, request.max_tokens, request.prefill, request.schema, request.choices)
 
 
