@@ -30,10 +30,12 @@ rule write_pairs:
     params:
         spec=section("datasets", "dataset"),
         llm=llm_section,
+        # Snakemake deletes the outputs of a job that failed
+        failed_log="logs/write_pairs/{dataset}.unusable.jsonl",
     shell:
         "exec python scripts/write_pairs.py --chunks {input.chunks} --spec {params.spec:q} --llm {params.llm:q}"
         " --model {input.model} --prompt {input.prompt} --store store/llm --out {output.written}"
-        " --failed {output.unusable} --usage {output.usage} 2> {log}"
+        " --failed {output.unusable} --failed-log {params.failed_log} --usage {output.usage} 2> {log}"
 
 
 rule screen_pairs:
@@ -101,11 +103,13 @@ rule rephrase_questions:
         phrasings=lambda w: CONFIG.datasets[w.dataset].phrasings,
         max_failed=lambda w: CONFIG.datasets[w.dataset].max_failed,
         llm=llm_section,
+        # Snakemake deletes the outputs of a job that failed
+        failed_log="logs/rephrase_questions/{dataset}.unusable.jsonl",
     shell:
         "exec python scripts/rephrase_questions.py --pairs {input.pairs} --chunks {input.chunks}"
         " --phrasings {params.phrasings} --llm {params.llm:q} --model {input.model} --prompt {input.prompt}"
         " --store store/llm --out {output.phrasings}"
-        " --failed {output.unusable} --max-failed {params.max_failed} --usage {output.usage} 2> {log}"
+        " --failed {output.unusable} --failed-log {params.failed_log} --max-failed {params.max_failed} --usage {output.usage} 2> {log}"
 
 
 rule split_pairs:

@@ -125,6 +125,8 @@ rule write_report:
         cards=expand("results/datasets/{dataset}/card.md", dataset=MADE),
         costs=costs_and_usages()[0],
         usages=costs_and_usages()[1],
+        # of `make estimate`, which one may have run or not
+        estimate=[path for path in ["results/estimate.json"] if os.path.exists(path)],
         template="report/report.html.j2",
     output:
         html=report(
@@ -143,11 +145,8 @@ rule write_report:
         figures=lambda w, input: [
             f"{os.path.basename(p).removesuffix('.svg')}={p}" for p in input.figures
         ],
-        # of `make estimate`, which one may have run or not
-        estimate=(
-            "--estimate results/estimate.json"
-            if os.path.exists("results/estimate.json")
-            else ""
+        estimate=lambda w, input: (
+            f"--estimate {input.estimate}" if input.estimate else ""
         ),
     shell:
         "exec python scripts/write_report.py --config {input.study} --manifest {input.manifest} --scores {input.scores} --rows {input.rows}"

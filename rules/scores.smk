@@ -52,11 +52,14 @@ rule judge:
         gpu=llm_gpus,
     params:
         scoring=lambda w: CONFIG.judges[w.judge].scoring,
+        max_failed=lambda w: CONFIG.judges[w.judge].max_failed,
         llm=llm_section,
+        # Snakemake deletes the outputs of a job that failed
+        failed_log="logs/judge/{run}/{dataset}.{mode}.{judge}.unusable.jsonl",
     shell:
         "exec python scripts/judge.py --answers {input.answers} --tests {input.tests} --name {wildcards.judge}"
         " --scoring {params.scoring} --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm"
-        " --out {output.scores} --usage {output.usage} 2> {log}"
+        " --out {output.scores} --failed-log {params.failed_log} --max-failed {params.max_failed} --usage {output.usage} 2> {log}"
 
 
 rule tabulate_scores:

@@ -8,6 +8,7 @@ Greedy, in batches; answered batches are in the store, so a killed attempt goes 
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from tuneproof.errors import report_errors
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=Path, help="chunks (mode rag)")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with {context} and {question} (mode rag)")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
+    parser.add_argument("--calls", default=os.environ.get("TUNEPROOF_CALLS", ""), help="rules for all calls, as JSON")
     parser.add_argument("--out", required=True, type=Path, help="answers to write (JSON Lines)")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
@@ -34,7 +36,7 @@ def main() -> None:
     from tuneproof.llm.client import usage
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import Chunk, Example, Retrieved, read_rows, write_json, write_rows
-    from tuneproof.study import Decoding
+    from tuneproof.study import Decoding, parse_calls
 
     decoding = Decoding.parse(args.decoding)
     examples = [example for path in args.tests for example in read_rows(path, Example)]
@@ -43,7 +45,8 @@ def main() -> None:
     chunks = {c.id: c for c in read_rows(args.chunks, Chunk)} if args.chunks else {}
     requests = ask.requests(examples, args.mode, decoding, template, retrieved, chunks)
     what = f"answer {args.run} {args.mode}"
-    answered = ask.answer(requests, args.student, args.adapter, decoding.batch_size, args.store, what)
+    calls = parse_calls(args.calls)
+    answered = ask.answer(requests, args.student, args.adapter, decoding.batch_size, args.store, what, calls)
     write_rows(args.out, ask.answers_from(examples, answered, args.run, args.mode, retrieved))
     write_json(args.usage, usage(f"answer, {args.mode}", args.run, answered))
 

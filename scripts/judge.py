@@ -2,7 +2,7 @@
 
     python scripts/judge.py --answers answers.jsonl --tests test_new_pages.jsonl … --name qwen
         --scoring expected --llm '{…}' --model resources/models/X/lock.json --prompt prompts/judge.paper.txt
-        --store store/llm --out scores.jsonl --usage usage.json
+        --store store/llm --out scores.jsonl --failed-log logs/unscored.jsonl --max-failed 0.2 --usage usage.json
 
 The score is the mean of the judge's distribution over 1 to 5 (`expected`), or the digit it writes (`generated`).
 """
@@ -32,9 +32,12 @@ def main() -> None:
         help="budget, mode and how each API is asked, as JSON; default: $TUNEPROOF_CALLS",
     )
     parser.add_argument("--out", required=True, type=Path, help="scores to write (JSON Lines)")
+    parser.add_argument("--failed-log", required=True, type=Path, help="replies without a score to write (JSON Lines)")
+    parser.add_argument("--max-failed", required=True, type=float, help="their share above which to stop")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
+    from tuneproof.llm.client import failures, refuse_above
     from tuneproof.llm.engines import complete_with, usage_of
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import Answer, Example, read_rows, write_json, write_rows
@@ -46,10 +49,13 @@ def main() -> None:
     llm, calls = parse_llm(args.llm, args.calls)
     requests = judge.requests(answers, examples, read_prompt(args.prompt, judge.GAPS), args.scoring)
     answered = complete_with(llm, args.model, requests, args.store, f"judge {args.name}", calls)
-    scores = judge.scores_from(answers, answered, args.name, args.scoring)
-    if missing := sum(score.score is None for score in scores):
-        print(f"judge {args.name}: {missing} of {len(scores)} replies give no score", file=sys.stderr)
-    write_rows(args.out, scores)
+    answered = judge.checked(answered, args.scoring)
+    failed = failures(answered)
+    if failed:
+        print(f"judge {args.name}: {len(failed)} of {len(answers)} replies give no score", file=sys.stderr)
+    write_rows(args.failed_log, failed)
+    refuse_above(args.max_failed, failed, len(answers), args.failed_log)
+    write_rows(args.out, judge.scores_from(answers, answered, args.name, args.scoring))
     write_json(args.usage, usage_of(f"judge {args.name}", llm, answered))
 
 

@@ -2,7 +2,8 @@
 
     python scripts/rephrase_questions.py --pairs pairs.jsonl --chunks chunks.jsonl --phrasings 3 --llm '{…}'
         --model resources/models/X/lock.json --prompt prompts/rephrase_question.txt --store store/llm
-        --out phrasings.jsonl --failed unusable.jsonl --max-failed 0.2 --usage usage.json
+        --out phrasings.jsonl --failed unusable.jsonl --failed-log logs/unusable.jsonl --max-failed 0.2
+        --usage usage.json
 
 A fact that is trained in one wording is often recalled in that wording only; one further wording is held out for
 testing. A wording that loses or adds a name is dropped.
@@ -32,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="phrasings to write (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
+    parser.add_argument("--failed-log", required=True, type=Path, help="the same, where it stays when the stage fails")
     parser.add_argument("--max-failed", required=True, type=float, help="their share above which to stop")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
@@ -50,8 +52,9 @@ def main() -> None:
     llm, calls = parse_llm(args.llm, args.calls)
     answered = complete_with(llm, args.model, requests, args.store, "rephrase questions", calls, rephrase.SHAPE)
     failed = failures(answered)
-    write_rows(args.failed, failed)
-    refuse_above(args.max_failed, failed, len(pairs), args.failed)
+    for path in (args.failed, args.failed_log):
+        write_rows(path, failed)
+    refuse_above(args.max_failed, failed, len(pairs), args.failed_log)
     write_rows(args.out, rephrase.phrasings_from(pairs, answered, texts, args.phrasings))
     write_json(args.usage, usage_of("rephrase questions", llm, answered))
 

@@ -1,7 +1,8 @@
 """Have an LLM write question-answer pairs about each chunk of a corpus (D-Naive).
 
     python scripts/write_pairs.py --chunks chunks.jsonl --spec '{…}' --llm '{…}' --model resources/models/X/lock.json
-        --prompt prompts/write_pairs.txt --store store/llm --out written.jsonl --failed unusable.jsonl --usage u.json
+        --prompt prompts/write_pairs.txt --store store/llm --out written.jsonl --failed unusable.jsonl
+        --failed-log logs/unusable.jsonl --usage u.json
 
 Without `pairs` all chunks (at most `max_chunks`) are asked about; with it, as many as so many pairs take.
 
@@ -35,6 +36,7 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="pairs to write (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
+    parser.add_argument("--failed-log", required=True, type=Path, help="the same, where it stays when the stage fails")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
@@ -62,8 +64,9 @@ def main() -> None:
         drawn = write.in_turn(chunks)[: spec.max_chunks]
         chunks, answered = write.write_until(drawn, spec.pairs, spec.pairs_per_chunk, group, ask)
     pairs, failed = write.pairs_from(chunks, answered)
-    write_rows(args.failed, failed)
-    refuse_above(spec.max_failed, failed, len(chunks), args.failed)
+    for path in (args.failed, args.failed_log):
+        write_rows(path, failed)
+    refuse_above(spec.max_failed, failed, len(chunks), args.failed_log)
     write_rows(args.out, pairs)
     write_json(args.usage, usage_of("write pairs", llm, answered))
 

@@ -11,6 +11,7 @@ The file fetches nothing: it can be mailed, and read years later.
 
 import argparse
 import csv
+import sys
 from pathlib import Path
 
 from tuneproof.errors import InputError, report_errors
@@ -60,10 +61,17 @@ def main() -> None:
             raise InputError(f"--figure: {item!r}, expected NAME=PATH with one of: {', '.join(FIGURES)}")
         figures[name] = Figure(Path(path).read_text(encoding="utf-8"), Path(path).with_suffix(".csv").name)
 
+    config = load(read_json(args.config))
+    estimate = read_json(args.estimate) if args.estimate else None
+    if estimate and estimate["study"] != config.study.name:
+        print(
+            f"{args.estimate}: of the study {estimate['study']}, not of {config.study.name}: left out", file=sys.stderr
+        )
+        estimate = None
     page = render(
         args.template.read_text(encoding="utf-8"),
         Sources(
-            config=load(read_json(args.config)),
+            config=config,
             manifest=read_json(args.manifest),
             scores=parse_scores(read_table(args.scores, ","), str(args.scores)),
             answers=[row for _, row in iter_json_lines(args.rows)],
@@ -73,7 +81,7 @@ def main() -> None:
             leaks=read_table(args.leaks, ",") if args.leaks else [],
             costs={path.as_posix().partition("costs/")[2] or path.name: read_table(path, "\t") for path in args.cost},
             usage=[read_json(path) for path in args.usage],
-            estimate=read_json(args.estimate) if args.estimate else None,
+            estimate=estimate,
         ),
     )
     with atomic_write(args.out) as stream:

@@ -125,6 +125,8 @@ class FaultServer:
         if name in ("500", "503"):
             headers = {"Retry-After": argument} if argument else {}
             return web.json_response(refusal("server error"), status=int(name), headers=headers)
+        if name.startswith("json "):  # whatever the test wants said, under this status
+            return web.json_response(json.loads(argument), status=int(name[5:]))
         if name == "502":
             return web.Response(text="<html>Bad gateway</html>", content_type="text/html", status=502)
         if name in ("400", "401", "403", "404"):

@@ -13,7 +13,7 @@ from typing import Any
 
 from tuneproof.llm.budget import dollars as dollars_for
 from tuneproof.scores.judge import FEEDBACK_TOKENS
-from tuneproof.study import VLLMLLM, ApiLLM, Config, LoRA, ModelSpec
+from tuneproof.study import VLLMLLM, ApiLLM, Config, LoRA, ModelSpec, TransformersLLM
 
 HERE, LOGIN, API, CPU, GPU = "this machine", "login node", "API", "CPU", "GPU"
 
@@ -94,6 +94,7 @@ START = Assumption("seconds that a job needs to start", 5, "README's table: the 
 # The network.
 API_LATENCY = Assumption("seconds until an API begins to reply", 1, "Typical, not measured.")
 API_WRITES = Assumption("tokens/s that it writes in one reply", 60, "Typical, not measured.")
+API_BATCH = Assumption("seconds until a batch is answered", 3600, "A guess: a day at most is promised.")
 DOWNLOAD = Assumption("bytes/s of a download", 50e6, "A guess; yours decides.")
 
 # Bytes on the disk.
@@ -163,7 +164,7 @@ class Line:
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
-    dollars: float | None = None
+    dollars: float | None = 0.0  # None: unknown, because an LLM has no price
     disk_gb: float = 0.0
     longest_min: float = 0.0
     limit_min: float | None = None
@@ -189,20 +190,19 @@ class Line:
         self.calls += round(cost.calls)
         self.tokens_in += round(cost.calls * cost.prompt)
         self.tokens_out += round(cost.calls * cost.completion)
-        if cost.dollars is not None:
-            self.dollars = (self.dollars or 0.0) + cost.dollars
+        self.dollars = None if self.dollars is None or cost.dollars is None else self.dollars + cost.dollars
         self.disk_gb += cost.disk / 1e9
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one job is expected to take: seconds, calls with tokens per call, dollars, bytes it leaves."""
+    """What one job is expected to take: seconds, calls with tokens each, dollars (None: no price), bytes it leaves."""
 
     seconds: float
     calls: float = 0
     prompt: float = 0
     completion: float = 0
-    dollars: float | None = None
+    dollars: float | None = 0.0
     disk: float = 0
 
 
@@ -334,12 +334,16 @@ def _calls(config: Config, name: str, job: Job, calls: int, prompt: float, compl
     if isinstance(llm, ApiLLM):
         # nothing is taken off for prompts that the provider caches: whether it does, it says only afterwards
         dollars = calls * dollars_for(prompt, 0, completion, llm.price, llm.batch) if llm.price else None
-        seconds = START.value + calls * (API_LATENCY.value + completion / API_WRITES.value) / llm.max_concurrent
+        live = calls * (API_LATENCY.value + completion / API_WRITES.value) / llm.max_concurrent
+        seconds = START.value + (API_BATCH.value if llm.batch else live)
         return Cost(seconds, calls, prompt, completion, dollars, disk)
     weights = weights_of(config.models[llm.model])
     if isinstance(llm, VLLMLLM):
         start = GPU_START.value + 2 * weights / LOADING.value
         return Cost(start + calls * VLLM_CALL.value * weights / VLLM_WEIGHTS, calls, prompt, completion, disk=disk)
+    if isinstance(llm, TransformersLLM):
+        seconds = _generating(weights, job, calls, prompt, completion, llm.group_size)
+        return Cost(seconds, calls, prompt, completion, disk=disk)
     slower = weights / LLM_WEIGHTS * 2 / max(job.threads, 1)
     groups = -(-calls // llm.group_size)
     seconds = calls * (prompt / LLM_READS.value + completion / LLM_WRITES.value) * slower + groups * LLM_START.value
@@ -367,18 +371,20 @@ def _answer(config: Config, job: Job, size: Sizes | None) -> Cost:
     assert size
     prompt = QUESTION.value + (config.retrieval.top_k * size.chunk_tokens if job.wildcards["mode"] == "rag" else 0)
     written = config.decoding.max_new_tokens
-    steps = -(-size.tests // config.decoding.batch_size) * written
-    reading = 2 * weights_of(model) * size.tests * prompt
-    if job.where == GPU:
-        step = 2 * weights_of(model) / (GPU_BANDWIDTH.value * GPU_DECODING.value)
-        start = GPU_START.value + 2 * weights_of(model) / LOADING.value
-        seconds = start + steps * step + reading / (GPU_FLOPS.value * GPU_MFU.value)
-    else:
-        slower = 2 / max(job.threads, 1)
-        seconds = 2 * START.value + slower * (
-            steps * CPU_DECODING.value * weights_of(model) + reading / CPU_TRAINING.value
-        )
+    seconds = _generating(weights_of(model), job, size.tests, prompt, written, config.decoding.batch_size)
     return Cost(seconds, size.tests, prompt, written, disk=size.tests * STORED_CALL.value)
+
+
+def _generating(weights: float, job: Job, rows: int, prompt: float, written: float, together: int) -> float:
+    """Return the seconds of a job in which transformers' generate answers rows, so many together."""
+    steps = -(-rows // together) * written
+    reading = 2 * weights * rows * prompt
+    if job.where == GPU:
+        step = 2 * weights / (GPU_BANDWIDTH.value * GPU_DECODING.value)
+        start = GPU_START.value + 2 * weights / LOADING.value
+        return start + steps * step + reading / (GPU_FLOPS.value * GPU_MFU.value)
+    slower = 2 / max(job.threads, 1)
+    return 2 * START.value + slower * (steps * CPU_DECODING.value * weights + reading / CPU_TRAINING.value)
 
 
 # --- in words ---
@@ -510,8 +516,8 @@ def assumptions(lines: Sequence[Line]) -> list[Assumption]:
         else:
             chosen += [CPU_TRAINING, CPU_DECODING]
     if rules & {"write_pairs", "rephrase_questions", "judge"}:
-        chosen += [API_LATENCY, API_WRITES] if API in where else []
-        chosen += [VLLM_CALL, LOADING] if GPU in where else []
+        chosen += [API_LATENCY, API_WRITES, API_BATCH] if API in where else []
+        chosen += [VLLM_CALL, LOADING, GPU_BANDWIDTH, GPU_DECODING] if GPU in where else []
         chosen += [LLM_READS, LLM_WRITES, LLM_START]
     if rules & {"fetch_model", "prepare_student"}:
         chosen += [DOWNLOAD, LOADING]

@@ -256,6 +256,12 @@ class ApiLLM(_Section):
         pattern=r"^https?://[^/\s]+",
         description="The endpoint, e.g. http://localhost:8000/v1; OpenAI's if unset.",
     )
+    provider: str | None = Field(
+        None,
+        min_length=1,
+        description="A name for who answers, in the store's addresses in place of the endpoint's host and path: "
+        "under another base_url nothing is asked anew.",
+    )
     key_env: str | None = Field(
         "OPENAI_API_KEY", description="Name of the environment variable that holds the key; null: no key is needed."
     )
@@ -276,7 +282,7 @@ class ApiLLM(_Section):
         description="Further tries of a call that failed for a passing reason; a full minute is waited at most.",
     )
     patience_min: float = Field(
-        60, gt=0, description="Minutes for which a call may be told `too many` (429), which is no failed try."
+        60, gt=0, description="Minutes without an answer to any call after which the job ends, whatever the cause."
     )
     json_schema: bool = Field(
         True, description="The endpoint takes JSON schemas; if not, the schema is said in words. It is checked anyway."
@@ -307,6 +313,13 @@ class ApiLLM(_Section):
             raise ValueError("max_tokens is left out, expected max_completion_tokens: a reply without end has no price")
         return value
 
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _no_password(cls, value: Any) -> Any:
+        if isinstance(value, str) and "@" in value:  # the message must not show it
+            raise ValueError("expected an address without user and password; the key belongs into the environment")
+        return value
+
     @field_validator("key_env")
     @classmethod
     def _a_name(cls, value: str | None) -> str | None:
@@ -323,6 +336,12 @@ _HOW = frozenset(
     "key_env price max_concurrent requests_per_minute tokens_per_minute timeout_s retries patience_min batch "
     "batch_poll_s served".split()
 )
+
+
+def _how(llm: AnyLLM) -> set[str]:
+    if not isinstance(llm, ApiLLM):
+        return set()
+    return {*_HOW, "base_url"} if llm.provider else set(_HOW)
 
 
 class Budget(_Section):
@@ -343,26 +362,30 @@ class Calls(_Section):
 
 def llm_parameter(name: str, llm: AnyLLM) -> str:
     """Return what a rule has as its parameter: what a model's replies depend on, as JSON."""
-    how = _HOW if isinstance(llm, ApiLLM) else frozenset[str]()
-    return json.dumps({"name": name, **llm.model_dump(mode="json", exclude=set(how))})
+    return json.dumps({"name": name, **llm.model_dump(mode="json", exclude=_how(llm))})
 
 
 def calls_variable(config: Config) -> str:
     """Return what all scripts find in TUNEPROOF_CALLS: the rules for calls, and how each API is asked, as JSON."""
     apis = {name: llm for name, llm in config.llms.items() if isinstance(llm, ApiLLM)}
-    how = {name: llm.model_dump(mode="json", include=set(_HOW)) for name, llm in apis.items()}
+    how = {name: llm.model_dump(mode="json", include=_how(llm)) for name, llm in apis.items()}
     return json.dumps({"calls": config.calls.model_dump(mode="json"), "how": how})
 
 
 def parse_llm(text: str, variable: str = "") -> tuple[AnyLLM, Calls]:
     """Put a rule's parameter and TUNEPROOF_CALLS together again; raise InputError where one is wrong."""
-    section, rules = json.loads(text), json.loads(variable or "{}")
-    section |= rules.get("how", {}).get(section.pop("name", None), {})
+    section, how = json.loads(text), json.loads(variable or "{}").get("how", {})
+    section |= how.get(section.pop("name", None), {})
     try:
         llm: AnyLLM = TypeAdapter(LLM).validate_python(section)
     except ValidationError as error:
         raise InputError("section LLM: " + "; ".join(_sentence(e) for e in error.errors())) from None
-    return llm, Calls.parse(json.dumps(rules.get("calls", {})))
+    return llm, parse_calls(variable)
+
+
+def parse_calls(variable: str) -> Calls:
+    """Return the rules for all calls from TUNEPROOF_CALLS; without it, the defaults."""
+    return Calls.parse(json.dumps(json.loads(variable or "{}").get("calls", {})))
 
 
 class Splits(_Section):
@@ -560,6 +583,9 @@ class JudgeSpec(_Section):
         "expected",
         description="expected: the mean of the model's distribution over the scores 1 to 5; "
         "generated: the score at the very end of a written feedback, missing where there is none.",
+    )
+    max_failed: float = Field(
+        0.2, ge=0, le=1, description="Share of an arm's answers without a score above which to stop."
     )
 
 
@@ -780,7 +806,9 @@ def llms_of(config: Config) -> list[str]:
 
 
 def missing_keys(config: Config, environ: Mapping[str, str], llms: Iterable[str]) -> list[str]:
-    """Return one sentence per key that the named LLMs need and the environment does not hold."""
+    """Return one sentence per key that the named LLMs need and the environment does not hold; in replay none is."""
+    if config.calls.mode == "replay":
+        return []
     needed: dict[str, list[str]] = {}
     for name in sorted(llms):
         llm = config.llms[name]

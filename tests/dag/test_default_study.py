@@ -125,3 +125,8 @@ def test_a_wrong_key_is_named_before_anything_runs(workflow):
     output = workflow.snakemake("-n", "--config", "methods={'lora': {'rnak': 8}}", check=False)
     assert "methods.lora.rnak: unknown key, did you mean 'rank'?" in output
     assert "Traceback" not in output
+
+
+def test_an_estimate_made_later_is_in_the_report(done):
+    (done.folder / "results/estimate.json").write_text("{}")
+    assert done.planned() == {"write_report": 1}

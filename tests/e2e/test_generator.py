@@ -20,7 +20,7 @@ def test_the_generator_writes_grounded_pairs(new_study):
         *("--llm", '{"engine": "openvino", "model": "qwen2.5-coder-1.5b-instruct"}'),
         *("--model", "resources/models/qwen2.5-coder-1.5b-instruct/lock.json"),
         *("--prompt", "prompts/write_pairs.txt", "--store", "store", "--out", "w.jsonl", "--failed", "f.jsonl"),
-        *("--usage", "u.json"),
+        *("--failed-log", "fl.jsonl", "--usage", "u.json"),
     ]
     subprocess.run(command, cwd=new_study.folder, check=True)
     first = new_study.read("w.jsonl")

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tuneproof.errors import InputError
+from tuneproof.llm import api
 from tuneproof.llm.api import most_written
 from tuneproof.llm.calls import Reply, Request
 from tuneproof.llm.client import Answered
@@ -202,6 +203,31 @@ def test_an_endpoint_of_ones_own_may_need_no_key(endpoint, tmp_path):
     assert complete_with(own, None, [request()], tmp_path, "test")
 
 
+def test_the_address_says_who_answers(monkeypatch):
+    def named(url=None, **more):
+        return api.engine_id(ApiLLM(engine="openai", model="m", base_url=url, **more))
+
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert api.url_of(ApiLLM(engine="openai", model="m")) == "https://api.openai.com/v1"
+    assert named() == named("https://api.openai.com/v1/") == "openai.api.openai.com.m"
+    assert named("https://gw/v1/a") != named("https://gw/v1/b"), "two behind one host"
+    assert named("http://node1:8000/v1", provider="ours") == named("http://node2:8000/v1", provider="ours")
+
+
+def test_under_a_provider_s_name_another_address_reruns_nothing(endpoint):
+    here = llm(endpoint, provider="ours")
+    there = here.model_copy(update={"base_url": "http://elsewhere/v1"})
+    assert llm_parameter("tiny", here) == llm_parameter("tiny", there)
+    config = Config.model_construct(llms={"tiny": here}, calls=Calls())
+    assert parse_llm(llm_parameter("tiny", there), calls_variable(config))[0] == here
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown():
+    with pytest.raises(InputError, match="without user and password") as error:
+        parse_llm(json.dumps({"engine": "openai", "model": "m", "base_url": "https://me:secret@h/v1"}))
+    assert "secret" not in str(error.value)
+
+
 def test_a_section_comes_back_as_the_engine_it_names(endpoint):
     assert parse_llm(llm(endpoint).model_dump_json())[0] == llm(endpoint)
 
@@ -258,7 +284,7 @@ def test_write_pairs_asks_the_api(endpoint, tmp_path, root, run_script):
     pair = {"quote": "CV1 opened in 2019.", "question": "When did CV1 open?", "answer": "In 2019."}
     endpoint.content = json.dumps({"pairs": [pair]})
     write_rows(tmp_path / "chunks.jsonl", [Chunk("c", "p", "u", "g", ["CV1"], "CV1 opened in 2019. " * 9, 60)])
-    outputs = {name: [tmp_path / f"{name}.json"] for name in ("out", "failed", "usage")}
+    outputs = {name: [tmp_path / f"{name}.json"] for name in ("out", "failed", "failed-log", "usage")}
     done = run_with_key(
         run_script,
         "write_pairs",
@@ -276,7 +302,10 @@ def test_write_pairs_asks_the_api(endpoint, tmp_path, root, run_script):
     assert (usage["llm"], usage["calls"], usage["prompt_tokens"]) == ("tiny-1", 1, 7)
 
 
-def test_the_judge_asks_the_api_and_says_how_many_replies_give_no_score(endpoint, tmp_path, root, run_script):
+@pytest.mark.parametrize(("max_failed", "fails"), [(1, False), (0.2, True)])
+def test_the_judge_asks_the_api_and_counts_the_replies_that_give_no_score(
+    endpoint, tmp_path, root, run_script, max_failed, fails
+):
     write_rows(tmp_path / "tests.jsonl", [Example("e", "p", "c", "g", "u", "a", "test_new_pages", "Q?", "A.", [])])
     write_rows(
         tmp_path / "answers.jsonl", [Answer("a", "e", "m/base", "closed", "test_new_pages", "B.", 2, True, [], "k")]
@@ -294,10 +323,17 @@ def test_the_judge_asks_the_api_and_says_how_many_replies_give_no_score(endpoint
         store=[tmp_path / "store"],
         out=[tmp_path / "scores.jsonl"],
         usage=[tmp_path / "usage.json"],
+        **{"failed-log": [tmp_path / "log.jsonl"], "max-failed": [max_failed]},
     )
-    assert done.returncode == 0, done.stderr
     assert "judge gpt: 1 of 1 replies give no score" in done.stderr
-    assert [s.score for s in read_rows(tmp_path / "scores.jsonl", Score)] == [None]
+    assert done.returncode == fails, done.stderr
+    assert json.loads((tmp_path / "log.jsonl").read_text())["reason"] == "no score in the reply"
+    if fails:
+        assert f"more than max_failed 0.2; see {tmp_path / 'log.jsonl'}" in done.stderr
+        assert not (tmp_path / "scores.jsonl").exists()
+    else:
+        assert [s.score for s in read_rows(tmp_path / "scores.jsonl", Score)] == [None]
+        assert read_json(tmp_path / "usage.json")["unusable"] == 1
     assert KEY not in done.stderr
 
 
@@ -321,6 +357,10 @@ def test_a_key_that_the_environment_has_not_is_named_once_with_who_needs_it(conf
     assert missing_keys(loaded, {}, ["gpt-2", "qwen", "gpt"]) == [sentence]
     assert missing_keys(loaded, {"OPENAI_API_KEY": ""}, ["gpt", "gpt-2"]) == [sentence]
     assert missing_keys(loaded, {"OPENAI_API_KEY": KEY}, ["gpt", "gpt-2"]) == []
+
+
+def test_in_replay_no_key_is_needed(config):
+    assert missing_keys(load({**config, "calls": {"mode": "replay"}}), {}, ["gpt"]) == []
 
 
 def test_an_llm_outside_the_study_needs_no_key(config):

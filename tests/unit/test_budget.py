@@ -113,6 +113,18 @@ def test_a_call_without_an_answer_is_counted_at_its_worst_unless_it_was_refused(
     assert (account.calls, account.unanswered, account.dollars) == (0, 1, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("usage", "tokens"), [(None, None), ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 900}, 900)]
+)
+def test_an_answer_costs_its_worst_without_usage_and_what_was_thought_counts(server, tmp_path, usage, tokens):
+    server.usage = lambda body: usage
+    ask(server, tmp_path, [1], Budget())
+    [(_, account)] = accounts(tmp_path / LEDGER)
+    assert account.committed.tokens == (
+        tokens or at_most(Request([{"role": "user", "content": "row 1"}], 8), 8, None).tokens
+    )
+
+
 def test_the_dollars_of_each_call_stand_in_the_store(server, tmp_path):
     ask(server, tmp_path, range(2), Budget())
     lines = [json.loads(line) for path in tmp_path.glob("openai*/*.jsonl") for line in path.read_text().splitlines()]

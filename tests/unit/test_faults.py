@@ -1,14 +1,17 @@
 """Providers fail in many ways; no answer that was paid for is lost, and none is paid for twice. Over real HTTP."""
 
-import asyncio
+import errno
 import json
 import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from llm_server import FaultServer
@@ -47,12 +50,17 @@ def request(n, max_tokens=8):
     return Request([{"role": "user", "content": f"row {n}"}], max_tokens)
 
 
-def ask(server, folder, numbers, max_tokens=8, budget=None, backoff_s=0.01, **options):
+def ask(server, folder, numbers, max_tokens=8, budget=None, backoff_s=0.01, key=KEY, **options):
     llm = ApiLLM(engine="openai", model="tiny-1", base_url=server.url, key_env="K", **{"timeout_s": 10, **options})
     purse = Purse(folder, Account("test", llm.model, "here"), budget or Budget(), llm.price)
-    provider = api.OpenAI(llm, purse, {"K": KEY}, backoff_s, random.Random(1))
+    identity = api.engine_id(llm)
+    store = Store(folder, identity)
+
+    def start():
+        return api.OpenAI(llm, purse, {"K": key}, backoff_s, random.Random(1), store.answered)
+
     requests = [n if isinstance(n, Request) else request(n, max_tokens) for n in numbers]
-    return complete(requests, provider.id, lambda: provider, Store(folder, provider.id), "test")
+    return complete(requests, identity, start, store, "test", ask_refused=True)
 
 
 def stored_lines(folder):
@@ -108,12 +116,16 @@ def test_two_thousand_rows_with_every_fault_are_answered_once_each(serve, tmp_pa
     assert len(refused) == sum(final[row] != "10 MB" for row in final)
     assert sum("maximum context length" in f for f in refused) == list(final.values()).count("too long")
     assert max(server.answers.values()) == 1, "no answer was paid for twice"
-    assert len(stored_lines(tmp_path)) == 2000
+    assert len({json.loads(line)["key"] for line in stored_lines(tmp_path)}) == 2000
     requests = sum(server.attempts.values())
-    assert all(server.attempts[row] <= len(faults) + 1 for row, faults in plan.items()), "one try per fault and answer"
+    runs = {row: 2 if final.get(row) == "too long" else 1 for row in plan}  # a refusal is asked again by the next run
+    assert all(server.attempts[row] <= len(faults) + runs[row] for row, faults in plan.items()), (
+        "one try per fault and answer"
+    )
     again = ask(server, tmp_path, range(2000), **options)
     assert [a.reply for a in again] == [a.reply for a in answered]
-    assert sum(server.attempts.values()) == requests, "what is known is not asked"
+    asked = sum(server.attempts.values()) - requests
+    assert asked == list(final.values()).count("too long"), "what is known is not asked"
     with capsys.disabled():
         said = ", ".join(f"{name}: {n}" for name, n in sorted(server.said.items()))
         print(f"\n2,000 rows, {before} of them before the wrong model stopped the run; {requests} requests ({said})")
@@ -169,13 +181,83 @@ def test_what_is_under_way_when_a_run_ends_is_waited_for_and_kept(serve, tmp_pat
     assert 0 < sum(server.answers.values()) == len(stored_lines(tmp_path)) < 20
 
 
-def test_a_row_that_is_too_long_is_refused_once_and_the_refusal_is_kept(serve, tmp_path):
+def test_a_row_that_is_too_long_is_refused_and_asked_again_by_the_next_run(serve, tmp_path):
     server = serve(lambda row, attempt: "too long" if row == "row 0" else None)
     for _ in range(2):
         answered = ask(server, tmp_path, range(3))
         assert "maximum context length is 8 tokens" in answered[0].fault
         assert [a.fault for a in answered[1:]] == ["", ""]
-    assert sum(server.attempts.values()) == 3
+    assert sum(server.attempts.values()) == 4
+    server.faults = lambda row, attempt: None  # restarted with a longer context
+    assert [a.fault for a in ask(server, tmp_path, range(3))] == ["", "", ""]
+    asked = sum(server.attempts.values())
+    ask(server, tmp_path, range(3))
+    assert sum(server.attempts.values()) == asked, "what came later is what counts"
+
+
+EXPIRED = {"code": 400, "message": "API key expired. Please renew the API key.", "status": "INVALID_ARGUMENT"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "json 400:" + json.dumps([{"error": EXPIRED}]),
+        "json 400:" + json.dumps([{"error": {**EXPIRED, "message": "Not here", "status": "FAILED_PRECONDITION"}}]),
+        "json 400:" + json.dumps({"error": {"message": "Your billing account is inactive", "code": None}}),
+        "json 200:" + json.dumps({"error": {"message": "Insufficient credits", "code": 402}}),
+    ],
+)
+def test_a_refusal_of_the_account_ends_the_run_whatever_its_status_and_no_row_is_refused(serve, tmp_path, fault):
+    server = serve(lambda row, attempt: fault if sum(server.answers.values()) >= 20 else None)
+    with pytest.raises(InputError, match=r"API key expired|Not here|billing|credits"):
+        ask(server, tmp_path, range(100), max_concurrent=4)
+    assert len(stored_lines(tmp_path)) == sum(server.answers.values()) < 24
+    server.faults = lambda row, attempt: None
+    assert all(not a.fault for a in ask(server, tmp_path, range(100)))
+
+
+def test_a_refused_row_beside_stored_answers_is_that_rows_fault(serve, tmp_path):
+    server = serve(lambda row, attempt: "400" if row == "row 20" else None)
+    ask(server, tmp_path, range(20))
+    assert [a.fault[:7] for a in ask(server, tmp_path, range(21))][-2:] == ["", "refused"]
+
+
+def test_fast_refusals_before_the_first_slow_answer_end_nothing(serve, tmp_path):
+    refused = {f"row {n}" for n in range(10)}
+    server = serve(lambda row, _: "400" if row in refused else None, delay=lambda row: 0 if row in refused else 0.3)
+    answered = ask(server, tmp_path, range(20), max_concurrent=16)
+    assert sum(bool(a.fault) for a in answered) == 10
+
+
+def test_a_filtered_request_is_no_answer_of_another_model(serve, tmp_path):
+    server = serve(once("filtered request"), model="gpt-x-2030-01-31")
+    assert ask(server, tmp_path, [1], served="gpt-x")[0].fault.startswith("content_filter")
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"finish_reason": "stop", "message": {"content": None, "refusal": "I can't say."}}, "I can't say."),
+        ({"finish_reason": "content_filter: PROHIBITED_CONTENT", "message": {"content": ""}}, "PROHIBITED_CONTENT"),
+    ],
+)
+def test_what_a_model_will_not_say_is_filtered_with_its_words(serve, tmp_path, choice, words):
+    answer = {"model": "tiny-1", "choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    server = serve(lambda row, attempt: "json 200:" + json.dumps(answer))
+    fault = ask(server, tmp_path, [1])[0].fault
+    assert fault.startswith("content_filter")
+    assert words in fault
+
+
+@pytest.mark.parametrize("choices", [None, [], [{"message": {"content": "\ud800"}}]])
+def test_a_row_that_is_always_answered_oddly_is_unusable_and_blocks_no_stage(serve, tmp_path, choices):
+    odd = "json 200:" + json.dumps({"model": "tiny-1", "choices": choices})
+    server = serve(lambda row, attempt: odd if row == "row 3" else None)
+    answered = ask(server, tmp_path, range(10), retries=2)
+    assert [bool(a.fault) for a in answered] == [n == 3 for n in range(10)]
+    assert "no chat completion" in answered[3].fault
+    assert "choices" in answered[3].reply.text
+    assert server.attempts["row 3"] == 3
 
 
 def test_when_the_provider_takes_no_request_at_all_that_is_no_fault_of_the_rows(serve, tmp_path):
@@ -218,7 +300,8 @@ def test_a_slow_call_holds_up_no_other(serve, tmp_path):
 
 
 def test_more_faults_than_two_in_a_row_lose_nothing(serve, tmp_path):
-    server = serve(once("500", "reset", "502", "429", "503"))
+    faults = once("500", "reset", "502", "429", "503")
+    server = serve(lambda row, attempt: faults(row, attempt) if int(row[4:]) % 3 == 0 else None)
     assert len(ask(server, tmp_path, range(20))) == 20
 
 
@@ -227,6 +310,92 @@ def test_too_many_is_no_failed_try(serve, tmp_path):
     assert ask(server, tmp_path, [1], retries=0, backoff_s=0.001)
     with pytest.raises(InputError, match="HTTP status 429"):
         ask(server, tmp_path, [2], patience_min=1e-4, backoff_s=0.01)
+
+
+def test_a_wait_longer_than_patience_ends_the_run_with_its_cause_and_time(serve, tmp_path):
+    server = serve(lambda row, attempt: "429:86400" if row == "row 5" else None, delay=0.02)
+    with pytest.raises(InputError, match=r"HTTP status 429.*next try in 86\d{3} s, later than 60 min"):
+        ask(server, tmp_path, range(100), max_concurrent=4)
+    assert sum(server.answers.values()) == len(stored_lines(tmp_path))
+    server.faults = lambda row, attempt: None
+    server.headers = {f"x-ratelimit-{what}-requests": "9" for what in ("limit", "remaining")}
+    server.headers |= {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "90h"}
+    with pytest.raises(InputError, match="its limits are used up; next try in"):
+        ask(server, tmp_path, range(100, 200), max_concurrent=2)
+
+
+def test_a_long_wait_is_said(serve, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(api, "_SAY_S", 0.3)
+    ask(serve(once("429:0.5")), tmp_path, [1])
+    assert re.search(r"tiny-1 at 127\.0\.0\.1:\d+: HTTP status 429.*; next try in \d s", capfd.readouterr().err)
+
+
+def test_too_many_without_a_time_lets_all_wait_and_no_row_is_lost_while_any_is_answered(serve, tmp_path):
+    times = []
+
+    def ten_in_half_a_second(row, attempt):
+        now = time.monotonic()
+        if sum(now - t < 0.5 for t in times) >= 10:
+            return "429"
+        times.append(now)
+        return None
+
+    server = serve(ten_in_half_a_second)
+    ask(server, tmp_path, range(100), patience_min=2 / 60, backoff_s=0.1)
+    assert server.said["429"] < 150
+
+
+def test_an_outage_costs_no_row_its_tries(serve, tmp_path):
+    began = time.monotonic()
+    server = serve(lambda row, attempt: "502" if 0.3 < time.monotonic() - began < 2.5 else None, delay=0.01)
+    ask(server, tmp_path, range(1000), retries=2, backoff_s=0.05, max_concurrent=4)
+    assert 5 < server.said["502"] < 60, "one call at a time asks whether it is back"
+
+
+def test_an_endpoint_that_is_not_there_is_waited_for_as_long_as_patience_lasts(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = SimpleNamespace(url=f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
+    with pytest.raises(InputError, match=r"Cannot connect.*later than 0\.02 min"):
+        ask(nobody, tmp_path, range(3), retries=0, patience_min=0.02)
+
+
+def test_rows_that_always_fail_end_the_run_by_their_tries_when_all_others_are_answered(serve, tmp_path):
+    server = serve(lambda row, attempt: "500" if int(row[4:]) % 3 == 0 else None)
+    with pytest.raises(InputError, match="20 of 60 calls got no answer"):
+        ask(server, tmp_path, range(60), retries=3)
+
+
+# --- the machine's own faults ---
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_run_and_keeps_what_is_under_way(serve, tmp_path, monkeypatch):
+    server, write, written = serve(delay=0.02), Purse._write, []
+
+    def full(purse, claim):
+        written.append(claim)
+        if len(written) == 3:
+            raise OSError(errno.EDQUOT, "quota")
+        write(purse, claim)
+
+    monkeypatch.setattr(Purse, "_write", full)
+    with pytest.raises(OSError, match="quota"):
+        ask(server, tmp_path, range(300), budget=Budget(tokens=10**9), max_concurrent=4)
+    assert 0 < sum(server.answers.values()) == len(stored_lines(tmp_path)) < 300
+
+
+def test_a_flush_that_fails_ends_the_run(serve, tmp_path, monkeypatch):
+    server, sync, synced = serve(delay=0.02), Store.sync, []
+
+    def full(store):
+        synced.append(1)
+        if len(synced) == 3:
+            raise OSError(errno.ENOSPC, "no space")
+        sync(store)
+
+    monkeypatch.setattr(Store, "sync", full)
+    with pytest.raises(OSError, match="no space"):
+        ask(server, tmp_path, range(500), max_concurrent=4)
+    assert sum(server.attempts.values()) < 200
 
 
 # --- limits ---
@@ -370,7 +539,28 @@ def test_no_file_and_no_message_holds_the_key(serve, tmp_path, capfd):
     assert not any(re.search(KEY, text) for text in everything)
 
 
-def test_nothing_of_the_event_loop_is_left_behind(serve, tmp_path):
+@pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}\r\n"])
+def test_white_space_around_a_key_is_not_sent(serve, tmp_path, key):
+    server = serve()
+    ask(server, tmp_path, [1], key=key)
+    assert server.keys == {f"Bearer {KEY}"}
+
+
+def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(serve, tmp_path):
+    with pytest.raises(InputError, match="K in the environment is no key") as error:
+        ask(serve(), tmp_path, [1], key="sk-\nplanted")
+    assert "planted" not in str(error.value)
+
+
+def test_a_key_is_taken_out_before_a_message_is_cut(serve, tmp_path):
+    for filler in range(150, 300, 7):
+        server = serve(lambda row, attempt, n=filler: f"json 401:{json.dumps({'error': 'x' * n + KEY})}")
+        with pytest.raises(InputError) as error:
+            ask(server, tmp_path, [1])
+        assert KEY[:6] not in str(error.value)
+
+
+def test_no_loop_and_no_handler_is_left_behind(serve, tmp_path):
+    before = signal.getsignal(signal.SIGTERM), threading.active_count()
     ask(serve(), tmp_path, range(3))
-    with pytest.raises(RuntimeError):
-        asyncio.get_running_loop()
+    assert (signal.getsignal(signal.SIGTERM), threading.active_count() - 1) == before, "one thread is the server's"

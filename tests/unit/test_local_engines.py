@@ -7,7 +7,8 @@ import pytest
 from tuneproof.errors import InputError
 from tuneproof.llm.calls import Request
 from tuneproof.llm.engines import complete_with
-from tuneproof.study import VLLMLLM, TransformersLLM, parse_llm
+from tuneproof.llm.store import Store, entries
+from tuneproof.study import VLLMLLM, OpenVINOLLM, TransformersLLM, parse_llm
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,46 @@ def test_vllm_is_named_where_it_is_missing(student, tmp_path):
     assert isinstance(llm, VLLMLLM)
     with pytest.raises(InputError, match="engine vllm: vllm is not installed here"):
         complete_with(llm, student, [say("x")], tmp_path, "test")
+
+
+# --- a prompt too long for the context ---
+
+
+def check_one_too_long(replies, alone, model):
+    assert [r.finish_reason for r in replies] == ["length", "refused", "length"]
+    assert "tokens of prompt and reply do not fit the context of" in replies[1].error
+    assert [replies[0], replies[2]] == alone, "as if the one too long had not been asked"
+    assert {r.served for r in alone} == {model}
+
+
+LONG = "word " * 2100
+
+
+def test_transformers_refuses_the_row_that_is_too_long_and_answers_the_others(student, tmp_path):
+    one, two = say("Count to ten."), say("Name a colour.")
+    replies = ask(student, tmp_path / "a", one, say(LONG), two)
+    check_one_too_long(replies, ask(student, tmp_path / "b", one, two), "smollm2-135m-instruct")
+    [refused] = ask(student, tmp_path / "c", say(LONG))
+    assert refused.finish_reason == "refused", "a group of nothing else"
+
+
+def test_openvino_refuses_the_row_that_is_too_long_and_answers_the_others(root, tmp_path):
+    lock = root / "resources/models/smollm2-135m-instruct/lock.json"
+    if not lock.exists():
+        pytest.skip(f"{lock} is not there: `make setup` fetches it")
+    llm = OpenVINOLLM(engine="openvino", model="smollm2-135m-instruct", kv_cache_gb=1)
+
+    def replies_to(store, *requests):
+        return [a.reply for a in complete_with(llm, lock, list(requests), tmp_path / store, "test")]
+
+    one, two = say("Count to ten."), say("Name a colour.")
+    replies = replies_to("a", one, say(LONG), two)
+    check_one_too_long(replies, replies_to("b", one, two), llm.model)
+
+
+def test_a_reply_stored_before_the_model_was_named_is_still_an_answer(root):
+    [folder] = (root / "tests/e2e/recorded").iterdir()
+    store = Store(folder.parent, "openvino-2026.4.1.0.qwen2.5-coder-1.5b-instruct@cc324af070c2.c48g128r2048")
+    entry = next(entries(sorted(folder.glob("*.jsonl"))[0]))
+    assert entry["reply"].served == ""
+    assert store.get(Request(**entry["request"]).key(entry["engine"])) == entry["reply"]

@@ -96,6 +96,30 @@ def test_without_a_price_there_are_no_dollars_and_a_note_says_so(paper):
     assert "no dollars for gpt-writer" in " ".join(plan.notes(unpriced, lines, sizes(unpriced)))
 
 
+def test_one_llm_without_a_price_makes_the_dollars_of_a_rule_unknown(paper):
+    content = copy.deepcopy(paper.model_dump())
+    content["llms"]["unpriced"] = {**content["llms"]["gpt-judge"], "price": None}
+    content["judges"]["other"] = {**content["judges"]["gpt"], "llm": "unpriced"}
+    both = load(content)
+    of = {"run": "llama-2-7b/base", "mode": "closed", "dataset": "d-naive"}
+    jobs = [Job("judge", {**of, "judge": judge}, API) for judge in ("gpt", "other", "gpt")]
+    assert plan.plan(both, jobs[:1], sizes(both))[0].dollars > 0
+    assert plan.plan(both, jobs, sizes(both))[0].dollars is None
+
+
+def test_a_batch_takes_its_own_time_and_transformers_is_not_costed_as_openvino(paper, config):
+    content = copy.deepcopy(paper.model_dump())
+    content["llms"]["gpt-writer"]["batch"] = True
+    batch = cost(load(content), "write_pairs", API, dataset="d-naive")
+    assert batch.seconds == plan.START.value + plan.API_BATCH.value
+    content = copy.deepcopy(config.model_dump())
+    content["llms"]["qwen"] = {"engine": "transformers", "model": "qwen2.5-coder-1.5b-instruct"}
+    there, here = (
+        cost(load(content), "write_pairs", where, gpus=1, dataset="haldrune").seconds for where in (GPU, HERE)
+    )
+    assert 5 * there < here
+
+
 def test_a_judge_that_writes_feedback_costs_more_than_one_that_does_not(paper):
     content = copy.deepcopy(paper.model_dump())
     content["judges"]["gpt"]["scoring"] = "expected"

@@ -234,7 +234,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     usage = {"stage": "write pairs", "llm": "qwen", "calls": 52, "prompt_tokens": 41000, "completion_tokens": 18200}
     (folder / "pairs.usage.json").write_text(json.dumps(usage))
     line = {"rule": "write_pairs", "calls": 50, "tokens_in": 40000, "tokens_out": 20000, "dollars": None, "hours": 0.1}
-    (folder / "estimate.json").write_text(json.dumps({"lines": [line]}))
+    (folder / "estimate.json").write_text(json.dumps({"study": "haldrune", "lines": [line]}))
+    (folder / "other.json").write_text(json.dumps({"study": "another", "lines": [line]}))
     return folder
 
 
@@ -257,18 +258,23 @@ def drawn(inputs: Path) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def html(inputs: Path, drawn: Path) -> str:
-    """The page, written by its script."""
+def write(inputs: Path, drawn: Path, estimate: str) -> str:
+    """Write the page by its script."""
     script(
         "write_report.py", "--config", inputs / "study.json", "--manifest", inputs / "manifest.json",
         "--scores", inputs / "scores.csv",
         "--rows", inputs / "rows.jsonl", "--figure", *(f"{n}={drawn / n}.svg" for n in page.FIGURES),
         "--funnel", inputs / "funnel.json", "--retrieval", inputs / "retrieval.json", "--cost", *inputs.glob("*.tsv"),
-        "--usage", inputs / "pairs.usage.json", "--estimate", inputs / "estimate.json",
+        "--usage", inputs / "pairs.usage.json", "--estimate", inputs / estimate,
         "--template", TEMPLATE, "--out", inputs / "report.html",
     )  # fmt: skip
     return (inputs / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def html(inputs: Path, drawn: Path) -> str:
+    """The page."""
+    return write(inputs, drawn, "estimate.json")
 
 
 @pytest.mark.parametrize("name", page.FIGURES)
@@ -393,7 +399,26 @@ def test_page_stands_without_optional_inputs() -> None:
     assert "No job was measured" in html and "made without the figure" in html
 
 
+def test_dollars_without_a_price_are_unknown_and_not_nothing() -> None:
+    used = {"stage": "write pairs", "llm": "gpt", "calls": 1, "prompt_tokens": 5, "completion_tokens": 5}
+    priced, unpriced = {**used, "dollars": 0.5}, {**used, "stage": "judge x", "dollars": None}
+    usage = page.usage_table([priced, unpriced, {**unpriced, "dollars": 0.5}])
+    assert [line["dollars"] for line in usage] == [0.5, None]
+    lines = [
+        {"rule": r, "calls": 1, "tokens_in": 5, "tokens_out": 5, "dollars": d, "hours": 1}
+        for r, d in (("write_pairs", 0.4), ("judge", None))
+    ]
+    table = page.estimate_table({"lines": lines}, usage, [])
+    assert [line["dollars"] for line in table] == [(0.4, 0.5), (None, None)]
+    assert [page.dollars(d) for d in (None, 0.0, 0.5)] == ["–", "0.0000", "0.5000"]
+
+
 def test_expected_stands_beside_actual(html: str) -> None:
     table = html[html.index("Expected and actual") :]
     cells = [re.sub(r"\D", "", c) for c in re.findall(r'<td class="num">([^<]*)</td>', table)[:4]]
     assert cells == ["50", "52", "60000", "59200"]
+
+
+def test_the_estimate_of_another_study_is_left_out(inputs: Path, drawn: Path, html: str) -> None:
+    assert "Expected and actual" in html
+    assert "Expected and actual" not in write(inputs, drawn, "other.json")

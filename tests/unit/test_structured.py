@@ -85,6 +85,12 @@ def test_a_row_that_no_repair_helps_is_kept_with_its_texts_and_counted(server, t
     assert usage_of("test", llm(server), answered)["unusable"] == 1
 
 
+def test_the_repair_of_an_empty_reply_has_no_empty_turn(server, tmp_path):
+    server.content = lambda body: GOOD if "not the JSON" in body["messages"][-1]["content"] else ""
+    assert [a.fault for a in ask(server, tmp_path, 1)] == [""]
+    assert [m["role"] for m in server.bodies[-1]["messages"]] == ["user"]
+
+
 def test_a_stage_fails_only_above_its_share(tmp_path):
     failed = [{"reason": "no JSON"}]
     refuse_above(0.5, failed, 2, tmp_path)
@@ -97,6 +103,19 @@ def test_what_was_filtered_or_refused_is_not_repaired(server, tmp_path):
     answered = ask(server, tmp_path)
     assert [a.fault.split(":")[0] for a in answered] == ["content_filter", "refused", ""]
     assert sum(server.attempts.values()) == 3
+
+
+def test_what_the_model_declines_is_not_repaired_and_its_words_are_kept(server, tmp_path):
+    def declined(body, **_):
+        said = FaultServer.completion(server, body, "")
+        said["choices"][0]["message"] |= {"content": None, "refusal": "I cannot help with that."}
+        return said
+
+    server.completion = declined
+    answered = ask(server, tmp_path, 1)
+    assert sum(server.attempts.values()) == 1
+    [row] = failures(answered)
+    assert "I cannot help with that." in row["reason"]
 
 
 def test_what_strict_mode_refuses_is_left_out_of_the_schema_and_checked_here(server, tmp_path):

@@ -238,6 +238,7 @@ ARGUMENTS = {
         "store": "store",
         "out": "out/written.jsonl",
         "failed": "out/unusable.jsonl",
+        "failed-log": "out/log.jsonl",
         "usage": "out/usage.json",
     },
     "split_pairs": {
@@ -268,6 +269,8 @@ ARGUMENTS = {
         "prompt": "judge.txt",
         "store": "store",
         "out": "out/scores.jsonl",
+        "failed-log": "out/log.jsonl",
+        "max-failed": "0.2",
         "usage": "out/usage.json",
     },
     "render_sample_site": {"source": "sample_site", "site": "out/site", "facts": "out/facts.jsonl"},
@@ -592,9 +595,9 @@ CASES = {
     ),
     "replies that are no JSON": Case(
         "write_pairs",
-        ["12 of 12 replies are unusable", "more than max_failed 0.2", "out/unusable.jsonl"],
+        ["12 of 12 replies are unusable", "more than max_failed 0.2", "out/log.jsonl"],
         {"store/": "UNUSABLE"},
-        keeps=("unusable.jsonl",),
+        keeps=("unusable.jsonl", "log.jsonl"),
     ),
     # data sets, answers
     "too few pages to split": Case(

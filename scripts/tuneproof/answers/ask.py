@@ -10,7 +10,7 @@ from tuneproof.llm.client import Answered, complete
 from tuneproof.llm.store import Store
 from tuneproof.llm.transformers import Transformers, engine_id
 from tuneproof.records import Answer, Chunk, Example, Retrieved, content_id
-from tuneproof.study import Decoding, Mode
+from tuneproof.study import Calls, Decoding, Mode
 
 
 def requests(
@@ -38,7 +38,13 @@ def requests(
 
 
 def answer(
-    requests: list[Request], student: Path, adapter: Path | None, batch_size: int, store: Path, what: str
+    requests: list[Request],
+    student: Path,
+    adapter: Path | None,
+    batch_size: int,
+    store: Path,
+    what: str,
+    calls: Calls,
 ) -> list[Answered]:
     """Answer requests in order; batches hold prompts of like length, so that little is padded."""
     identity = engine_id(student, adapter, batch_size)
@@ -49,6 +55,7 @@ def answer(
         lambda: Transformers(student, adapter, batch_size),
         Store(store, identity),
         what,
+        replay=calls.mode == "replay",
     )
     by_position = dict(zip(order, answered, strict=True))
     return [by_position[i] for i in range(len(requests))]

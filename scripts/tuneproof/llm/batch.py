@@ -28,6 +28,7 @@ from tuneproof.llm.api import (
     refuse_another_model,
     reply_of,
     short,
+    url_of,
 )
 from tuneproof.llm.budget import Cost, Purse, at_most
 from tuneproof.llm.calls import FILTERED, REFUSED, Reply, Request
@@ -63,7 +64,7 @@ class Batch:
         self._key = key_of(llm, environ)
         # these few calls cost nothing and are safe to repeat, so the package's own retries serve here
         self._client = openai.OpenAI(
-            api_key=self._key, base_url=llm.base_url, max_retries=llm.retries, timeout=llm.timeout_s
+            api_key=self._key or "none", base_url=url_of(llm), max_retries=llm.retries, timeout=llm.timeout_s
         )
 
     def answer_each(

@@ -128,13 +128,14 @@ class Purse:
     def settle(self, worst: Cost, reply: Reply | None, billed: bool = True) -> Cost:
         """Give back what was set aside, less what the reply cost; return that.
 
-        Without a reply, a call that may have been `billed` all the same stays counted at its worst.
+        A call that may have been `billed` without a reply, or with one that does not say its tokens, stays counted at
+        its worst.
         """
         self._held -= worst
+        if billed and not (reply and reply.prompt_tokens):
+            self._lost += worst
+            self.account.unanswered += reply is None
         if reply is None:
-            if billed:
-                self.account.unanswered += 1
-                self._lost += worst
             return Cost()
         account, cost = self.account, cost_of(reply, self.price, self.batch)
         account.calls += 1

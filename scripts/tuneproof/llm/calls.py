@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tuneproof.records import Message
 
 # How a call can end without a usable text: the provider would not say it, or would not take the request.
 FILTERED, REFUSED = "content_filter", "refused"
+
+_Prompt = TypeVar("_Prompt")  # as an engine reads it
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,28 @@ class Engine(Protocol):
     def answer(self, requests: list[Request], done: Callable[[int], object]) -> list[Reply]:
         """Answer one group, in order; `done(n)` is called as n further requests are finished."""
         ...
+
+
+def answer_fitting(
+    requests: Sequence[Request],
+    prompts: Sequence[_Prompt],
+    lengths: Sequence[int],
+    context: int,
+    answer: Callable[[list[tuple[Request, _Prompt]]], list[Reply]],
+) -> list[Reply]:
+    """Answer those requests of a group that fit the context, and refuse the others: a row too long fails no stage.
+
+    `lengths` are the tokens of each prompt and of the room that its reply needs. `answer` is not called for none.
+    """
+    fits = [length <= context for length in lengths]
+    fitting = [pair for pair, fit in zip(zip(requests, prompts, strict=True), fits, strict=True) if fit]
+    replies = iter(answer(fitting) if fitting else [])
+    return [
+        next(replies)
+        if fit
+        else Reply("", 0, 0, REFUSED, error=f"{length} tokens of prompt and reply do not fit the context of {context}")
+        for fit, length in zip(fits, lengths, strict=True)
+    ]
 
 
 class Provider(Protocol):

@@ -41,12 +41,14 @@ def complete(
     what: str,
     replay: bool = False,
     about: Callable[[Reply], dict[str, Any]] | None = None,
+    ask_refused: bool = False,
 ) -> list[Answered]:
     """Answer every request, in order, with progress on stderr.
 
     `start` loads the engine; it is not called where the store knows every answer, so a rerun needs no model at all.
     With `replay` a call that the store does not know raises InputError. `about(reply)` is what the store's readers are
-    told besides; the stage is told anyway.
+    told besides; the stage is told anyway. With `ask_refused` a stored refusal counts only in replay: the next time the
+    account may be in order or the server's context longer, and to ask costs nothing.
 
     An engine that answers in groups gets groups that are cut from the whole list, not from what is missing, and a
     group with one unknown call is answered whole: a reply then never depends on where an earlier run was killed. What
@@ -55,7 +57,10 @@ def complete(
     """
     keys = [request.key(engine_id) for request in requests]
     unique = dict(zip(keys, requests, strict=True))
-    missing = {key: request for key, request in unique.items() if store.get(key) is None}
+    known = {
+        key for key in unique if (r := store.get(key)) and (replay or not ask_refused or r.finish_reason != REFUSED)
+    }
+    missing = {key: request for key, request in unique.items() if key not in known}
     if missing and replay:
         raise InputError(
             f"{what}: replay, and the store holds no answer to {len(missing)} of {len(unique)} calls, "
@@ -157,7 +162,7 @@ def complete_structured(
     answered = ask(requests)
     checked = [a if a.fault else _checked(a, shape) for a in answered]
     broken = [
-        i for i, a in enumerate(checked) if a.fault and a.reply.finish_reason not in (FILTERED, REFUSED, "length")
+        i for i, a in enumerate(checked) if a.fault and not answered[i].fault and a.reply.finish_reason != "length"
     ]
     if broken:
         print(
@@ -171,11 +176,11 @@ def complete_structured(
 
 
 def _repair(request: Request, broken: Answered) -> Request:
-    messages = [
-        *request.messages,
-        {"role": "assistant", "content": broken.reply.text},
-        {"role": "user", "content": _REPAIR.format(fault=broken.fault)},
-    ]
+    messages, said = list(request.messages), _REPAIR.format(fault=broken.fault)
+    if broken.reply.text.strip():
+        messages += [{"role": "assistant", "content": broken.reply.text}, {"role": "user", "content": said}]
+    else:  # servers refuse an empty turn, and two turns of one side
+        messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{said}"}
     return Request(messages, request.max_tokens, request.prefill, request.schema, request.choices)
 
 
@@ -194,7 +199,7 @@ def _checked(answered: Answered, shape: type[BaseModel]) -> Answered:
 def _unusable(reply: Reply) -> str:
     if reply.finish_reason in (FILTERED, REFUSED):
         return f"{reply.finish_reason}: {reply.error}".rstrip(": ")
-    return ""
+    return f"{REFUSED}: {reply.error}" if reply.error else ""  # the model itself declined, in words
 
 
 def failures(answered: list[Answered]) -> list[dict[str, str]]:
@@ -221,11 +226,12 @@ def refuse_above(share: float, failed: list[dict[str, str]], rows: int, path: Pa
 
 
 def usage(
-    stage: str, model: str, answered: list[Answered], dollars: Callable[[Reply], float] = lambda _: 0.0
-) -> dict[str, str | int | float]:
+    stage: str, model: str, answered: list[Answered], dollars: Callable[[Reply], float] | None = lambda _: 0.0
+) -> dict[str, str | int | float | None]:
     """Return the calls and tokens behind a stage's result, each call once, whether asked now or in an earlier run.
 
     `repairs` of the calls were second tries after a reply that did not fit its schema; `unusable` rows came to nothing.
+    `dollars` is None where no price is known.
     """
     replies = {a.call_id: a.reply for a in answered}
     repaired = {a.first.call_id: a.first.reply for a in answered if a.first}
@@ -237,7 +243,7 @@ def usage(
         "prompt_tokens": sum(r.prompt_tokens for r in replies.values()),
         "completion_tokens": sum(r.completion_tokens for r in replies.values()),
         "cached_tokens": sum(r.cached_tokens for r in replies.values()),
-        "dollars": round(sum(dollars(r) for r in replies.values()), 6),
+        "dollars": round(sum(dollars(r) for r in replies.values()), 6) if dollars else None,
         "repairs": len(repaired),
         "unusable": sum(1 for a in answered if a.fault),
     }

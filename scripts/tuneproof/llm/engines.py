@@ -38,11 +38,16 @@ def complete_with(
 
         def ask(wanted: list[Request]) -> list[Answered]:
             def start() -> Provider:
-                account = Account(what, llm.model, api.host_of(llm))
+                account = Account(what, llm.model, api.provider_of(llm))
                 purse = Purse(store, account, calls.budget, llm.price, llm.batch)
-                return batch.Batch(llm, purse, stored.folder) if llm.batch else api.OpenAI(llm, purse)
+                if llm.batch:
+                    return batch.Batch(llm, purse, stored.folder)
+                return api.OpenAI(llm, purse, answered=stored.answered)
 
-            return complete(wanted, identity, start, stored, what, replay, lambda r: {"dollars": dollars_of(llm, r)})
+            def about(reply: Reply) -> dict[str, float]:
+                return {"dollars": dollars_of(llm, reply)}
+
+            return complete(wanted, identity, start, stored, what, replay, about, ask_refused=True)
 
     else:
         if model_lock is None:
@@ -67,9 +72,10 @@ def _local(llm: OpenVINOLLM | VLLMLLM | TransformersLLM, lock: Path) -> tuple[st
     )
 
 
-def usage_of(stage: str, llm: AnyLLM, answered: list[Answered]) -> dict[str, str | int | float]:
+def usage_of(stage: str, llm: AnyLLM, answered: list[Answered]) -> dict[str, str | int | float | None]:
     """Return the calls, tokens and dollars behind a stage's result, each call once; see client.usage."""
-    return usage(stage, llm.model, answered, lambda reply: dollars_of(llm, reply))
+    unpriced = isinstance(llm, ApiLLM) and llm.price is None
+    return usage(stage, llm.model, answered, None if unpriced else lambda reply: dollars_of(llm, reply))
 
 
 def dollars_of(llm: AnyLLM, reply: Reply) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from random import Random
 
 _BACKOFF_MAX_S = 60.0
+_AWAY = 8  # so many calls that fail in a row are no fault of the calls
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
@@ -48,33 +49,60 @@ class Bucket:
 
 
 class Pace:
-    """Concurrency that gives way when the provider says "too many", as much as it says so, and comes back.
+    """How the endpoint bears what it is asked: how much at once, and when again.
 
-    A refusal takes off half a place and an answer adds one n-th: a round of n that is refused whole halves n, one that
-    is answered whole adds one, and a stray refusal changes little.
+    A 429 takes off half a place and an answer adds one n-th: a round of n that is refused whole halves n, one that is
+    answered whole adds one, and a stray refusal changes little.
+
+    An endpoint that takes no connection, or fails `_AWAY` calls one after another, is `away`: then one call at a time
+    asks whether it is back. After a 429 and while it is away all calls pause, for as long as the endpoint says, or
+    longer each time.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, now: float, backoff_s: float, rng: Random) -> None:
         self._most, self._limit, self._paused_until = most, float(most), -math.inf
+        self._backoff_s, self._rng = backoff_s, rng
+        self._pauses = self._failed = 0
+        self.away = False
+        self.heard = now  # when the last answer came
 
     @property
     def limit(self) -> int:
         """The requests that may be under way at once now."""
-        return int(self._limit)
+        return 1 if self.away else int(self._limit)
 
-    def answered(self) -> None:
-        """Count an answer."""
+    def answered(self, now: float) -> None:
+        """Count an answer: whatever was wrong before is over."""
         self._limit = min(self._most, self._limit + 1 / self._limit)
+        self.heard, self.away, self._pauses, self._failed = now, False, 0, 0
 
-    def refused(self, now: float, pause_s: float | None) -> None:
-        """Count a 429; `pause_s` is how long the provider wants to be left alone, by all requests."""
+    def refused(self, sent: float, now: float, pause_s: float | None) -> None:
+        """Count a 429; `pause_s` is how long the endpoint wants to be left alone."""
         self._limit = max(1.0, self._limit - 0.5)
-        if pause_s is not None:
-            self._paused_until = max(self._paused_until, now + pause_s)
+        self._pause(sent, now, pause_s)
+
+    def failed(self, sent: float, now: float, first: bool, unreachable: bool) -> bool:
+        """Count a call without an answer; say whether that is the endpoint's state and not the call's fault.
+
+        Only a call's `first` failure is evidence: one that failed before may be at fault itself.
+        """
+        self._failed += first
+        self.away = self.away or unreachable or self._failed >= _AWAY
+        if self.away:
+            self._pause(sent, now, None)
+        return self.away
 
     def wait(self, now: float) -> float:
         """Return the seconds until the provider may be asked again."""
         return max(0.0, self._paused_until - now)
+
+    def _pause(self, sent: float, now: float, seconds: float | None) -> None:
+        if seconds is None:
+            if sent < self._paused_until:
+                return  # sent before the pause, it says what is known
+            self._pauses += 1
+            seconds = backoff(self._pauses, self._backoff_s, self._rng)
+        self._paused_until = max(self._paused_until, now + seconds)
 
 
 def backoff(failures: int, first_s: float, rng: Random) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
-from tuneproof.llm.calls import Reply, Request
+from tuneproof.llm.calls import REFUSED, Reply, Request, answer_fitting
 from tuneproof.study import OpenVINOLLM
 
 # Prompts are read so many tokens at a time: with OpenVINO's 256 a group's first step was a tenth slower.
@@ -49,15 +49,24 @@ class OpenVINO:
 
     def answer(self, requests: list[Request], done: Callable[[int], object]) -> list[Reply]:
         """Answer a group; the first prompt is read alone, so that the rest finds what they share in the cache."""
-        import openvino_genai
-
         pipeline = self._load()
         tokenizer = pipeline.get_tokenizer()
-        prompts = [self._prompt(tokenizer, r) for r in requests]
-        handles = [pipeline.add_request(0, prompts[0], _generation(requests[0]))]
+        prompts = [_prompt(tokenizer, r) for r in requests]
+        lengths = [prompt.shape[1] + r.max_tokens for r, prompt in zip(requests, prompts, strict=True)]
+        replies = answer_fitting(
+            requests, prompts, lengths, self._context, lambda asked: self._generate(pipeline, asked, done)
+        )
+        done(sum(reply.finish_reason == REFUSED for reply in replies))
+        return replies
+
+    def _generate(self, pipeline: Any, asked: list[tuple[Request, Any]], done: Callable[[int], object]) -> list[Reply]:
+        import openvino_genai
+
+        (request, prompt), *rest = asked
+        handles = [pipeline.add_request(0, prompt, _generation(request))]
         while pipeline.has_non_finished_requests() and not handles[0].can_read():
             pipeline.step()
-        handles += [pipeline.add_request(i, prompts[i], _generation(requests[i])) for i in range(1, len(requests))]
+        handles += [pipeline.add_request(i, prompt, _generation(r)) for i, (r, prompt) in enumerate(rest, 1)]
         waiting = handles
         while pipeline.has_non_finished_requests():
             pipeline.step()
@@ -66,8 +75,8 @@ class OpenVINO:
             waiting = still
         done(len(waiting))
         return [
-            _reply(request, prompt, handle.read_all(), tokenizer)
-            for request, prompt, handle in zip(requests, prompts, handles, strict=True)
+            self._reply(request, prompt, handle.read_all(), pipeline.get_tokenizer())
+            for (request, prompt), handle in zip(asked, handles, strict=True)
         ]
 
     def _load(self) -> Any:
@@ -80,12 +89,26 @@ class OpenVINO:
         scheduler.cache_size = self._llm.kv_cache_gb
         return openvino_genai.ContinuousBatchingPipeline(str(self._path), scheduler, "CPU", {})
 
-    def _prompt(self, tokenizer: Any, request: Request) -> Any:
-        text = tokenizer.apply_chat_template(request.messages, add_generation_prompt=True) + request.prefill
-        tokens = tokenizer.encode(text, add_special_tokens=False).input_ids
-        if (length := tokens.shape[1] + request.max_tokens) > self._context:
-            raise InputError(f"a prompt of {length} tokens does not fit {self._llm.model}'s context of {self._context}")
-        return tokens
+    def _reply(self, request: Request, prompt: Any, outputs: list[Any], tokenizer: Any) -> Reply:
+        texts = [tokenizer.decode(list(o.generated_ids)) for o in outputs]
+        distribution: dict[str, float] = {}
+        if request.choices:
+            weights = {text: math.exp(o.score) for text, o in zip(texts, outputs, strict=True)}
+            total = sum(weights.values())
+            distribution = {c: weights.get(c, 0.0) / total for c in request.choices}
+        return Reply(
+            text=texts[0],
+            prompt_tokens=int(prompt.shape[1]),
+            completion_tokens=len(outputs[0].generated_ids),
+            finish_reason="length" if outputs[0].finish_reason.name == "LENGTH" else "stop",
+            distribution=distribution,
+            served=self._llm.model,
+        )
+
+
+def _prompt(tokenizer: Any, request: Request) -> Any:
+    text = tokenizer.apply_chat_template(request.messages, add_generation_prompt=True) + request.prefill
+    return tokenizer.encode(text, add_special_tokens=False).input_ids
 
 
 def _generation(request: Request) -> Any:
@@ -105,19 +128,3 @@ def _generation(request: Request) -> Any:
         structure.json_schema = json.dumps(request.schema)
         config.structured_output_config = structure
     return config
-
-
-def _reply(request: Request, prompt: Any, outputs: list[Any], tokenizer: Any) -> Reply:
-    texts = [tokenizer.decode(list(o.generated_ids)) for o in outputs]
-    distribution: dict[str, float] = {}
-    if request.choices:
-        weights = {text: math.exp(o.score) for text, o in zip(texts, outputs, strict=True)}
-        total = sum(weights.values())
-        distribution = {c: weights.get(c, 0.0) / total for c in request.choices}
-    return Reply(
-        text=texts[0],
-        prompt_tokens=int(prompt.shape[1]),
-        completion_tokens=len(outputs[0].generated_ids),
-        finish_reason="length" if outputs[0].finish_reason.name == "LENGTH" else "stop",
-        distribution=distribution,
-    )

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneproof.errors import InputError
-from tuneproof.llm.calls import Reply, Request
+from tuneproof.llm.calls import REFUSED, Reply, Request
 
 LEDGER = "ledger"  # the folder beside the engines' that llm/budget.py keeps
 
@@ -35,8 +35,7 @@ class Store:
         self._descriptor: int | None = None
         for segment in sorted(self.folder.glob("*.jsonl")):
             for entry in entries(segment):
-                # what was stored first stays: results may rest on it
-                self._replies.setdefault(entry["key"], entry["reply"])
+                self._remember(entry["key"], entry["reply"])
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -44,6 +43,11 @@ class Store:
     def get(self, key: str) -> Reply | None:
         """Return the stored reply to a call, or None."""
         return self._replies.get(key)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the engine has ever answered, and not only refused."""
+        return any(reply.finish_reason != REFUSED for reply in self._replies.values())
 
     def put(self, calls: list[tuple[str, Request, Reply]], sync: bool = True, **about: str | float | None) -> None:
         """Append replies as one write, by default flushed to the disk before returning.
@@ -70,7 +74,12 @@ class Store:
             self._descriptor = None
             raise
         for key, _, reply in calls:
-            self._replies.setdefault(key, reply)
+            self._remember(key, reply)
+
+    def _remember(self, key: str, reply: Reply) -> None:
+        # what was stored first stays: results may rest on it; on a refusal none does that a later reply does not mend
+        if self._replies.setdefault(key, reply).finish_reason == REFUSED:
+            self._replies[key] = reply
 
     def sync(self) -> None:
         """Flush what was put without it to the disk."""
@@ -136,6 +145,7 @@ def compact(folder: Path) -> tuple[int, int]:
     """
     old = sorted(folder.glob("*.jsonl"))
     seen: set[str] = set()
+    refused: dict[str, bytes] = {}  # kept where nothing better came
     digest = hashlib.sha256()
     temporary = folder / "compacting.tmp"
     with temporary.open("wb") as out:
@@ -144,11 +154,19 @@ def compact(folder: Path) -> tuple[int, int]:
                 for line in stream:
                     if not line.endswith(b"\n"):
                         break
-                    key = json.loads(line)["key"]
-                    if key not in seen:
+                    entry = json.loads(line)
+                    key = entry["key"]
+                    if entry["reply"]["finish_reason"] == REFUSED:
+                        refused[key] = line
+                    elif key not in seen:
                         seen.add(key)
                         out.write(line)
                         digest.update(line)
+        for key, line in refused.items():
+            if key not in seen:
+                seen.add(key)
+                out.write(line)
+                digest.update(line)
         out.flush()
         os.fsync(out.fileno())
     # the name sorts before all others: what was stored first stays first

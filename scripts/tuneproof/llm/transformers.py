@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
-from tuneproof.llm.calls import Reply, Request
+from tuneproof.llm.calls import Reply, Request, answer_fitting
 from tuneproof.records import Message, file_sha256
 
 
@@ -31,7 +31,8 @@ class Transformers:
 
         self.id = engine_id(student, adapter, batch_size)
         self.group_size = batch_size
-        self._context = read_lock(student)["context"]
+        content = read_lock(student)
+        self._context, self._served = content["context"], content["model"]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(student.parent, padding_side="left")
         model: Any = AutoModelForCausalLM.from_pretrained(student.parent, dtype=torch.bfloat16)
         if adapter:
@@ -45,29 +46,34 @@ class Transformers:
 
         A schema is said in words. Choices are answered from the distribution over the next token.
         """
-        import torch
-
         tokenizer = self._tokenizer
         # the template writes BOS where the model wants one: adding special tokens would double it
         texts = [
             tokenizer.apply_chat_template(_said(r), add_generation_prompt=True, tokenize=False) + r.prefill
             for r in requests
         ]
-        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self._model.device)
-        limit = max(r.max_tokens for r in requests)
+        tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        lengths = [len(prompt) + r.max_tokens for r, prompt in zip(requests, tokens, strict=True)]
+        replies = answer_fitting(requests, texts, lengths, self._context, self._generate)
+        done(len(requests))
+        return replies
+
+    def _generate(self, asked: list[tuple[Request, str]]) -> list[Reply]:
+        import torch
+
+        tokenizer, (requests, texts) = self._tokenizer, zip(*asked, strict=True)
+        batch = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
+        batch = batch.to(self._model.device)
         width = batch["input_ids"].shape[1]
-        if width + limit > self._context:
-            raise InputError(f"{width} tokens of prompt and {limit} of answer do not fit {self._context}: {self.id}")
         with torch.inference_mode():
             output = self._model.generate(
                 **batch,
-                max_new_tokens=limit,
+                max_new_tokens=max(r.max_tokens for r in requests),
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
                 output_logits=any(r.choices for r in requests),
                 return_dict_in_generate=True,
             )
-        done(len(requests))
         return [
             self._distribution(r, int(mask.sum()), output.logits[0][i])
             if r.choices
@@ -82,14 +88,15 @@ class Transformers:
             raise InputError(f"choice {long[0]!r} is not one token of {self.id}, expected single tokens")
         shares = logits[[t[0] for t in tokens]].float().softmax(0).tolist()
         distribution = dict(zip(request.choices, shares, strict=True))
-        return Reply(max(distribution, key=distribution.__getitem__), prompt_tokens, 1, "length", distribution)
+        best = max(distribution, key=distribution.__getitem__)
+        return Reply(best, prompt_tokens, 1, "length", distribution, self._served)
 
     def _reply(self, prompt_tokens: int, tokens: list[int]) -> Reply:
         end = self._tokenizer.eos_token_id
         stopped = end in tokens
         written = tokens[: tokens.index(end)] if stopped else tokens
         text = str(self._tokenizer.decode(written, skip_special_tokens=True)).strip()
-        return Reply(text, prompt_tokens, len(written), "stop" if stopped else "length")
+        return Reply(text, prompt_tokens, len(written), "stop" if stopped else "length", served=self._served)
 
 
 def _said(request: Request) -> list[Message]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
-from tuneproof.llm.calls import Reply, Request
+from tuneproof.llm.calls import Reply, Request, answer_fitting
 from tuneproof.study import VLLMLLM
 
 _TOP = 20  # the most candidates for a token that vLLM gives without being told otherwise
@@ -34,11 +34,12 @@ class VLLM:
         from vllm import LLM
 
         self.id, self.group_size = engine_id(llm, lock), llm.group_size
+        self._served, self._context = llm.model, read_lock(lock)["context"]
         self._model = LLM(
             model=str(lock.parent),
             max_num_seqs=llm.max_concurrent,
             gpu_memory_utilization=llm.gpu_memory,
-            max_model_len=read_lock(lock)["context"],
+            max_model_len=self._context,
             enable_prefix_caching=True,
             seed=0,
         )
@@ -53,9 +54,17 @@ class VLLM:
             for r in requests
         ]
         prompts = [{"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)} for text in texts]
-        outputs = self._model.generate(prompts, [_sampling(r) for r in requests], use_tqdm=False)
+        # vLLM ends a reply where the context ends, and refuses a prompt that leaves no room for any
+        lengths = [len(prompt["prompt_token_ids"]) + 1 for prompt in prompts]
+        replies = answer_fitting(requests, prompts, lengths, self._context, self._generate)
         done(len(requests))
-        return [_reply(request, output) for request, output in zip(requests, outputs, strict=True)]
+        return replies
+
+    def _generate(self, asked: list[tuple[Request, Any]]) -> list[Reply]:
+        outputs = self._model.generate(
+            [prompt for _, prompt in asked], [_sampling(request) for request, _ in asked], use_tqdm=False
+        )
+        return [_reply(request, output, self._served) for (request, _), output in zip(asked, outputs, strict=True)]
 
 
 def _sampling(request: Request) -> Any:
@@ -68,7 +77,7 @@ def _sampling(request: Request) -> Any:
     return SamplingParams(temperature=0, max_tokens=request.max_tokens, structured_outputs=shape)
 
 
-def _reply(request: Request, output: Any) -> Reply:
+def _reply(request: Request, output: Any, served: str) -> Reply:
     written = output.outputs[0]
     distribution: dict[str, float] = {}
     if request.choices:
@@ -84,5 +93,6 @@ def _reply(request: Request, output: Any) -> Reply:
         completion_tokens=len(written.token_ids),
         finish_reason=written.finish_reason or "stop",
         distribution=distribution,
+        served=served,
         cached_tokens=output.num_cached_tokens or 0,
     )

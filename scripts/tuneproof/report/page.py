@@ -111,6 +111,7 @@ def render(template: str, sources: Sources) -> str:
         "signed": verdict.signed,
         "plain": plain,
         "duration": duration,
+        "dollars": dollars,
         "link": link,
         "percent": percent,
     }
@@ -328,13 +329,18 @@ def total_cost(costs: Sequence[Cost]) -> Cost:
 
 
 def usage_table(files: Iterable[Row]) -> list[dict[str, Any]]:
-    """Calls, tokens and dollars by stage and LLM."""
-    sums: dict[tuple[str, str], dict[str, float]] = {}
+    """Calls, tokens and dollars by stage and LLM; the dollars are None where an LLM has no price."""
+    sums: dict[tuple[str, str], dict[str, float | None]] = {}
     for file in files:
         line = sums.setdefault((file["stage"], file["llm"]), dict.fromkeys(_USAGE, 0))
         for name in _USAGE:
-            line[name] += file.get(name) or 0
+            line[name] = _sum(line[name], file.get(name, 0))
     return [{"stage": stage, "llm": llm, **line} for (stage, llm), line in sums.items()]
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    """The sum, None where one of the two is not known."""
+    return None if a is None or b is None else a + b
 
 
 _USAGE = ("calls", "prompt_tokens", "completion_tokens", "dollars", "repairs", "unusable")
@@ -343,22 +349,22 @@ _USAGE = ("calls", "prompt_tokens", "completion_tokens", "dollars", "repairs", "
 def estimate_table(
     estimate: Row | None, usage: Sequence[Mapping[str, Any]], costs: Sequence[Cost]
 ) -> list[dict[str, Any]]:
-    """Expected against actual by rule: calls, tokens, dollars, hours; each a pair, actual None where not measured."""
-    actual: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(("calls", "tokens", "dollars"), 0))
+    """Expected against actual by rule: calls, tokens, dollars, hours; each a pair, None where it is not known."""
+    actual: dict[str, dict[str, Any]] = defaultdict(lambda: dict.fromkeys(("calls", "tokens", "dollars"), 0))
     for line in usage:
         # a stage begins with its rule's name in words: "judge qwen", "write pairs"
         rule = next((r for r in _CALLING if line["stage"].startswith(r.replace("_", " "))), None)
         if rule:
             actual[rule]["calls"] += line["calls"]
             actual[rule]["tokens"] += line["prompt_tokens"] + line["completion_tokens"]
-            actual[rule]["dollars"] += line["dollars"]
+            actual[rule]["dollars"] = _sum(actual[rule]["dollars"], line["dollars"])
     hours = {cost.rule: cost.seconds / 3600 for cost in costs}
     return [
         {
             "rule": line["rule"],
             "calls": (line["calls"], actual[line["rule"]]["calls"]),
             "tokens": (line["tokens_in"] + line["tokens_out"], actual[line["rule"]]["tokens"]),
-            "dollars": (line["dollars"] or 0.0, actual[line["rule"]]["dollars"]),
+            "dollars": (line["dollars"], actual[line["rule"]]["dollars"]),
             "hours": (line["hours"], hours.get(line["rule"])),
         }
         for line in (estimate or {"lines": []})["lines"]
@@ -372,6 +378,11 @@ _CALLING = ("write_pairs", "rephrase_questions", "answer", "judge")
 def plain(value: float | None) -> str:
     """Two decimals with a true minus, a dash where there is no value."""
     return "–" if value is None else f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def dollars(value: float | None) -> str:
+    """Four decimals, a dash where no price is known."""
+    return "–" if value is None else f"{value:.4f}"
 
 
 def duration(seconds: float) -> str:

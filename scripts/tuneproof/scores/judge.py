@@ -10,10 +10,11 @@ asking until a score comes selects among the judge's opinions.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from tuneproof.errors import InputError
-from tuneproof.llm.calls import Request
+from tuneproof.llm.calls import Reply, Request
 from tuneproof.llm.client import Answered
 from tuneproof.records import Answer, Example, Score, content_id
 from tuneproof.study import Scoring
@@ -55,6 +56,14 @@ def requests(
     ]
 
 
+def checked(answered: list[Answered], scoring: Scoring) -> list[Answered]:
+    """Mark the replies that give no score as come to nothing."""
+    return [
+        a if a.fault or score_of(a.reply, scoring) is not None else replace(a, fault="no score in the reply")
+        for a in answered
+    ]
+
+
 def scores_from(
     answers: list[Answer], answered: list[Answered], judge: str, scoring: Scoring = "expected"
 ) -> list[Score]:
@@ -65,15 +74,18 @@ def scores_from(
             answer_id=answer.id,
             example_id=answer.example_id,
             judge=judge,
-            score=(
-                expected_score(reply.reply.distribution) if scoring == "expected" else written_score(reply.reply.text)
-            ),
+            score=score_of(reply.reply, scoring),
             raw=reply.reply.text,
             distribution=reply.reply.distribution,
             call_id=reply.call_id,
         )
         for answer, reply in zip(answers, answered, strict=True)
     ]
+
+
+def score_of(reply: Reply, scoring: Scoring) -> float | None:
+    """Return the score that a reply gives, None where it gives none."""
+    return expected_score(reply.distribution) if scoring == "expected" else written_score(reply.text)
 
 
 def expected_score(distribution: dict[str, float]) -> float | None:
