@@ -58,6 +58,7 @@ rule extract_pages:
         "../envs/cpu.yaml"
     container:
         CONFIG.containers.cpu
+    threads: 2
     params:
         spec=section("corpora", "corpus"),
         archive=lambda w, input: (
@@ -65,7 +66,7 @@ rule extract_pages:
         ),
     shell:
         "exec python scripts/extract_pages.py --spec {params.spec:q} {params.archive} --out {output.pages}"
-        " --counts {output.counts} 2> {log}"
+        " --counts {output.counts} --processes {threads} 2> {log}"
 
 
 rule chunk_pages:
@@ -83,11 +84,12 @@ rule chunk_pages:
         "../envs/cpu.yaml"
     container:
         CONFIG.containers.cpu
+    threads: 2
     params:
         spec=lambda w: CONFIG.corpora[w.corpus].chunks.model_dump_json(),
     shell:
         "exec python scripts/chunk_pages.py --pages {input.pages} --encoder {input.encoder} --spec {params.spec:q}"
-        " --out {output.chunks} 2> {log}"
+        " --out {output.chunks} --processes {threads} 2> {log}"
 
 
 rule index_chunks:

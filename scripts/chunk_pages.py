@@ -19,16 +19,18 @@ def main() -> None:
     parser.add_argument("--encoder", required=True, type=Path, help="lock of the encoder, whose tokens are counted")
     parser.add_argument("--spec", required=True, help="the corpus's `chunks` section, as JSON")
     parser.add_argument("--out", required=True, type=Path, help="chunks to write (JSON Lines)")
+    parser.add_argument("--processes", type=int, default=1, help="processes that cut pages")
     args = parser.parse_args()
 
     from tuneproof.corpus.chunk import chunk_pages
     from tuneproof.fetch.weights import read_lock
-    from tuneproof.records import Page, read_rows, write_rows
+    from tuneproof.records import Page, iter_rows, write_rows
     from tuneproof.study import Chunks
 
     read_lock(args.encoder)
     spec = Chunks.parse(args.spec)
-    write_rows(args.out, chunk_pages(read_rows(args.pages, Page), args.encoder.parent / "tokenizer.json", spec))
+    tokenizer = args.encoder.parent / "tokenizer.json"
+    write_rows(args.out, chunk_pages(iter_rows(args.pages, Page), tokenizer, spec, args.processes))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
     python scripts/extract_pages.py --spec '{"crawl": …}' --archive crawl.warc.gz --out pages.jsonl --counts pages.json
 
-The counts say what was dropped on the way; the log names each dropped page.
+The counts say what was dropped on the way; the log names each dropped page. Pages are read, compared and written one
+by one: memory does not grow with the corpus, the scratch file beside the pages does.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from tuneproof.errors import report_errors
@@ -18,6 +20,7 @@ def main() -> None:
     parser.add_argument("--archive", type=Path, help="the WARC; none for a folder")
     parser.add_argument("--out", required=True, type=Path, help="pages to write (JSON Lines)")
     parser.add_argument("--counts", required=True, type=Path, help="counts to write (JSON)")
+    parser.add_argument("--processes", type=int, default=1, help="processes that read documents")
     args = parser.parse_args()
 
     from tuneproof.corpus.extract import archived_documents, extract_pages, folder_documents
@@ -26,9 +29,11 @@ def main() -> None:
 
     spec = CorpusSpec.parse(args.spec)
     documents = folder_documents(spec.folder) if spec.folder else archived_documents(args.archive)
-    pages, counts = extract_pages(documents, spec)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("SQLITE_TMPDIR", str(args.out.parent))  # /tmp may be memory, and small
+    pages, counts = extract_pages(documents, spec, args.processes)
     write_rows(args.out, pages)
-    write_json(args.counts, {**counts, "pages": len(pages)})
+    write_json(args.counts, counts)
 
 
 if __name__ == "__main__":

@@ -19,16 +19,12 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="index to write")
     args = parser.parse_args()
 
-    import faiss
+    from tuneproof.corpus.index import Encoder, searched_text, write_index
+    from tuneproof.records import Chunk, atomic_write, iter_rows
 
-    from tuneproof.corpus.index import Encoder, build_index, searched_text
-    from tuneproof.records import Chunk, atomic_write, read_rows
-
-    chunks = read_rows(args.chunks, Chunk)
-    texts = [searched_text(chunk) for chunk in chunks]
-    index = build_index(Encoder(args.encoder).embed(texts, "embed chunks"))
+    texts = (searched_text(chunk) for chunk in iter_rows(args.chunks, Chunk))
     with atomic_write(args.out, "wb") as stream:
-        stream.write(faiss.serialize_index(index).tobytes())
+        write_index(stream, Encoder(args.encoder).embed_in_blocks(texts, "embed chunks"))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
 """From documents to chunks: the text and nothing but the text, each page once, each chunk within its bounds."""
 
+import io
 import re
 from collections import Counter
+from random import Random
 from urllib.parse import urlsplit
 
+import faiss
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tuneproof.corpus.chunk import chunk_pages, heading_path
-from tuneproof.corpus.extract import Document, extract_pages, folder_documents, group_of
+from tuneproof.corpus import chunk as chunking
+from tuneproof.corpus import extract
+from tuneproof.corpus.chunk import heading_path, headings_of
+from tuneproof.corpus.extract import Document, decoded, folder_documents, group_of
+from tuneproof.corpus.index import write_index
 from tuneproof.errors import InputError
 from tuneproof.records import Page, content_id
 from tuneproof.study import Chunks, CorpusSpec, Folder
@@ -33,6 +40,16 @@ def documents(site):
     files = sorted(f for f in site.rglob("*.html") if "internal" not in f.parts and f.name != "404.html")
     urls = [f"{ROOT}/{f.relative_to(site).as_posix().removesuffix('index.html')}" for f in files]
     return [Document(u, f.read_bytes(), "", "2025-01-01T00:00:00Z") for u, f in zip(urls, files, strict=True)]
+
+
+def extract_pages(documents, spec, processes=1):
+    """All pages at once, and the counts."""
+    pages, counts = extract.extract_pages(documents, spec, processes)
+    return list(pages), counts
+
+
+def chunk_pages(*args, **kwargs):
+    return list(chunking.chunk_pages(*args, **kwargs))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +83,7 @@ def page(text, url="http://a.test/a.html"):
 
 
 def test_the_counts_say_what_was_dropped(extracted):
-    assert extracted[1] == {"documents": 47, "without text": 0, "near-duplicates": 1}
+    assert {what: n for what, n in extracted[1].items() if n} == {"documents": 47, "near-duplicates": 1, "pages": 46}
     assert len(extracted[0]) == 46
 
 
@@ -205,6 +222,100 @@ def test_a_folder_may_be_named_by_a_variable_of_the_environment(tmp_path, monkey
     assert [d.text for d in folder_documents(Folder(path="$CORPUS"))] == ["text"]
 
 
+def test_a_group_may_be_a_site():
+    groups = {"manuals": r"^//docs\.a\.test/", "news": "^/news/", "site a": r"^//(www\.)?a\.test/"}
+    urls = ["http://docs.a.test/news/x.html", "http://a.test/news/x.html", "https://www.a.test/", "http://b.test/x"]
+    assert [group_of(url, groups) for url in urls] == ["manuals", "news", "site a", "top"]
+
+
+GERMAN = "Größe und Höhe der Räume wurden für jede Straße geprüft. "
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (GERMAN.encode(), "text/html; charset=utf-8"),
+        (GERMAN.encode(), "text/html; charset=iso-8859-1"),
+        (GERMAN.encode(), ""),
+        (GERMAN.encode("utf-8-sig"), ""),
+        (GERMAN.encode("cp1252") * 5, "text/html; charset=utf-8"),
+        (GERMAN.encode("cp1252") * 5, ""),
+        (GERMAN.encode("cp1252"), "text/html; charset=iso-8859-1"),
+        (b"<meta charset='cp850'>" + GERMAN.encode("cp850"), "text/html; charset=utf-8"),
+        (GERMAN.encode("utf-16"), "text/html; charset=utf-8"),
+        (GERMAN.encode("utf-16-le"), "text/html; charset=utf-16le"),
+    ],
+)
+def test_a_text_is_read_in_its_real_encoding_whatever_it_declares(body, content_type):
+    assert GERMAN in decoded(body, content_type)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "name"),
+    [
+        ("\u65e5\u672c\u8a9e\u306e\u6587\u7ae0", "shift_jis", "Shift_JIS"),
+        ("\u65e5\u672c\u8a9e\u306e\u6587\u7ae0", "iso2022_jp", "iso-2022-jp"),
+        ("\u0420\u0443\u0441\u0441\u043a\u0438\u0439", "koi8-r", "KOI8-R"),
+    ],
+)
+def test_what_is_declared_is_used_where_the_bytes_are_no_utf8(text, encoding, name):
+    assert text == decoded(text.encode(encoding), f"text/html; charset={name}")
+
+
+def test_no_bytes_stop_the_reading():
+    for seed in range(100):
+        body = bytes((seed * i * i + i) % 256 for i in range(seed))
+        assert isinstance(decoded(body, "text/html; charset=nonsense"), str)
+
+
+def test_pages_in_another_language_are_dropped_named_and_counted(capsys):
+    pytest.importorskip("py3langid", reason="py3langid is not installed yet: envs/cpu.in names it")
+    texts = {
+        "en.md": "The power of each data centre is measured every hour, and the figures are printed. ",
+        "de.md": "Die Leistung jedes Rechenzentrums wird stündlich gemessen und dann ausgedruckt. ",
+        "fr.md": "La puissance de chaque centre de données est mesurée toutes les heures. ",
+        "table.md": "| key | value |\n|---|---|\n| uuid | string |\n",
+    }
+    docs = [Document(name, None, text * 3, "") for name, text in texts.items()]
+    kept, counts = extract_pages(docs, spec(languages=["en", "fr"]))
+    assert [p.url for p in kept] == ["en.md", "fr.md", "table.md"], "what is in no language is kept"
+    assert counts["in another language"] == 1
+    assert "another language: de.md: de (" in capsys.readouterr().err
+    assert len(extract_pages(docs, spec())[0]) == 4
+
+
+def test_a_document_that_cannot_be_read_is_dropped_named_and_counted(capsys, monkeypatch):
+    monkeypatch.setattr(extract, "_main_text", lambda tree, fast: 1 / 0)
+    good = Document("b.md", None, "Some text.", "")
+    kept, counts = extract_pages([Document("a.html", html("x").encode(), "", ""), good], spec())
+    assert [p.url for p in kept] == ["b.md"] and counts["not readable"] == 1
+    assert "not readable: a.html: ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_several_processes_give_the_same_pages(haldrune):
+    docs = documents(haldrune[0])
+    many = [Document(f"{d.url}?{n}", d.html, "", "") for n in range(5) for d in docs]
+    assert extract_pages(many, spec(near_duplicate=0.99), 2) == extract_pages(many, spec(near_duplicate=0.99), 1)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.9, 0.99, 1])
+def test_a_copy_is_found_wherever_the_similarity_is_clear(threshold):
+    """Of 128 hashes, as many agree as the texts are alike, give or take 0.04: three of these are clear."""
+    random = Random(1)
+    docs, similarity = [], {}
+    for n in range(200):
+        words = [f"w{n}-{i}" for i in range(300)]
+        start, length = random.randrange(200), random.randrange(100) if n else 0
+        near = [*words[:start], *(["new"] * length), *words[start + length :]]
+        shingles = [{tuple(text[i : i + 5]) for i in range(len(text) - 4)} for text in (words, near)]
+        similarity[f"{n:03}b"] = len(shingles[0] & shingles[1]) / len(shingles[0] | shingles[1])
+        docs += [Document(f"{n:03}a", None, " ".join(words), ""), Document(f"{n:03}b", None, " ".join(near), "")]
+    kept = {p.url for p in extract_pages(docs, spec(near_duplicate=threshold))[0]}
+    assert {d.url for d in docs} - kept <= similarity.keys(), "the first of two stays"
+    assert [u for u, s in similarity.items() if u in kept and (s >= threshold + 0.12 or s == 1)] == []
+    assert [u for u, s in similarity.items() if u not in kept and s <= threshold - 0.12] == []
+
+
 # --- chunks ---
 
 
@@ -229,6 +340,11 @@ def test_chunks_carry_what_they_came_from(extracted, tokenizer_file, tokenizer):
         assert chunk.text in source.text
         assert chunk.tokens == len(tokenizer.encode(chunk.text, add_special_tokens=False))
     assert [c.page_id for c in chunks] == sorted((c.page_id for c in chunks), key=list(by_id).index)
+
+
+def test_several_processes_give_the_same_chunks(extracted, tokenizer_file):
+    pages = extracted[0] * 3
+    assert chunk_pages(pages, tokenizer_file, Chunks(), processes=2) == chunk_pages(pages, tokenizer_file, Chunks())
 
 
 def test_chunks_have_the_same_ids_every_time(extracted, tokenizer_file):
@@ -291,7 +407,7 @@ def test_pages_that_are_all_too_short_are_an_error(tokenizer_file):
     ],
 )
 def test_the_headings_above_a_place(text, path):
-    assert heading_path(text.replace("|", ""), text.index("|")) == path
+    assert heading_path(headings_of(text.replace("|", "")), text.index("|")) == path
 
 
 def test_chunks_know_the_headings_above_them(tokenizer_file):
@@ -323,3 +439,20 @@ def test_a_title_in_the_text_is_no_metadata():
     text = "title: Wrong\n\n# Servers\n\nSee [the manual](https://example.test/the/long/address/of/a/manual).\n"
     [only], _ = extract_pages([Document("a.md", None, text, "")], spec())
     assert only.title == "Servers"
+
+
+# --- the index ---
+
+
+def test_an_index_that_is_written_block_by_block_is_faiss_own(tmp_path):
+    vectors = np.random.default_rng(1).normal(size=(1000, 24)).astype("float32")
+    whole = faiss.IndexFlatIP(24)
+    whole.add(vectors)
+    stream = io.BytesIO()
+    write_index(stream, (vectors[i : i + 300] for i in range(0, 1000, 300)))
+    assert stream.getvalue() == faiss.serialize_index(whole).tobytes()
+
+
+def test_nothing_to_index_is_an_error():
+    with pytest.raises(InputError, match="there is no chunk"):
+        write_index(io.BytesIO(), [])

@@ -192,7 +192,7 @@ class PublicResolver(CachingThreadedResolver):
         return super().getHostByName(name, timeout).addCallback(self._public, name)
 
     def _public(self, address: str, name: str) -> str:
-        spider = next(iter(self._process.crawlers)).spider
+        spider: Any = next(iter(self._process.crawlers)).spider
         if _is_public(address) or name in spider.private_hosts:
             return address
         spider.private_addresses[name] = address
@@ -227,7 +227,7 @@ def _address(url: str) -> tuple[str, str]:
 
 def _other_type(headers: Headers) -> str:
     """Return the declared type of what is no HTML; empty for HTML, and where none is declared."""
-    kind: str = headers.get("Content-Type", b"").decode("latin-1").lower()
+    kind = (headers.get("Content-Type") or b"").decode("latin-1").lower()
     return "" if "html" in kind else kind
 
 
@@ -374,7 +374,7 @@ class _Spider(scrapy.Spider):
         else:
             yield Request(url, callback, errback=self.failed, cb_kwargs=kwargs)
 
-    def _asked(self, request: Request) -> str:
+    def _asked(self, request: Any) -> str:
         """Return the URL that a chain of redirects began with."""
         urls: list[str] = request.meta.get("redirect_urls", [request.url])
         return urls[0]

@@ -1,24 +1,40 @@
 """Turn archived or local documents into pages: text without navigation, the page's group, no copies.
 
-Text is Markdown by trafilatura. Near-duplicates are found by MinHash (datasketch) over word 5-grams.
+Text is Markdown by trafilatura, read in several processes. Near-duplicates are found by MinHash (datasketch) over word
+5-grams. What is sorted and looked up, pages and signatures, lies in a scratch database on the disk (SQLite), so that
+memory does not grow with the corpus.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import re
+import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from tuneproof.corpus.crawl import read_archive
 from tuneproof.errors import InputError
+from tuneproof.parallel import in_order
 from tuneproof.progress import progress
 from tuneproof.records import Page, content_id
 from tuneproof.study import CorpusSpec, Folder
 
 _SHINGLE_WORDS = 5
+_PERMUTATIONS = 128
+_ENOUGH_TO_GUESS = 50_000  # bytes
+_BODY_TEXT = "//body//text()[not({})]".format(
+    " or ".join(f"ancestor::{tag}" for tag in "nav header footer aside script style".split())
+)
+_LITTLE = 0.5  # of that text, below which a quick extraction is not trusted
+_SURE = 0.9  # probability from which a page is said to be in a language; tables and code are in none
+# what can be wrong with a document: as it is counted, and as the log says it
+_LOGGED = {"without text": "no text", "not readable": "not readable", "in another language": "another language"}
 _FRONT_TITLE = re.compile(r"""^\s*["']?title["']?\s*:\s*["']?(.+?)["']?\s*,?\s*$""", re.MULTILINE)
 _HTML = {".html", ".htm", ".xhtml"}
 
@@ -31,16 +47,28 @@ class Document:
     html: bytes | None
     text: str
     fetched_at: str
+    content_type: str = ""
+
+
+@dataclass(frozen=True)
+class _Extract:
+    """What is read from a document: `original` says that it names itself as such, `trouble` why there is nothing."""
+
+    url: str
+    fetched_at: str
+    title: str = ""
+    text: str = ""
+    original: bool = False
+    signature: bytes = b""
+    trouble: str = ""
+    detail: str = ""
 
 
 def archived_documents(archive: Path) -> Iterator[Document]:
-    """Yield the HTML pages (status 200) of a WARC, sorted by URL: the order of a crawl is an accident."""
-    pages = [
-        Document(url, body, "", date)
-        for url, status, kind, body, date in read_archive(archive)
-        if status == 200 and "html" in kind
-    ]
-    yield from sorted(pages, key=lambda d: d.url)
+    """Yield the HTML pages (status 200) of a WARC, in the order of the crawl."""
+    for url, status, kind, body, date in read_archive(archive):
+        if status == 200 and "html" in kind:
+            yield Document(url, body, "", date, kind)
 
 
 def folder_documents(folder: Folder) -> Iterator[Document]:
@@ -63,44 +91,104 @@ def folder_documents(folder: Folder) -> Iterator[Document]:
             raise InputError(f"{path}: byte {error.start} is not UTF-8, expected UTF-8 text") from None
 
 
-def extract_pages(documents: Iterable[Document], spec: CorpusSpec) -> tuple[list[Page], dict[str, int]]:
-    """Return the pages with text and without copies, and the counts of what was dropped on the way.
+def extract_pages(
+    documents: Iterable[Document], spec: CorpusSpec, processes: int = 1
+) -> tuple[Iterator[Page], dict[str, int]]:
+    """Return the pages with text and without copies, sorted by URL, and the counts of documents and what was dropped.
 
-    Raises InputError where no page is left.
+    The order of a crawl is an accident, so all documents are read before the first page comes, and the counts are
+    complete after the last. Raises InputError where no page is left.
     """
-    counts = {"documents": 0, "without text": 0, "near-duplicates": 0}
-    pages: list[Page] = []
-    originals: set[str] = set()
+    counts = dict.fromkeys(["documents", *_LOGGED, "near-duplicates", "pages"], 0)
+    return _pages(documents, spec, processes, counts), counts
+
+
+def _pages(documents: Iterable[Document], spec: CorpusSpec, processes: int, counts: dict[str, int]) -> Iterator[Page]:
+    database = sqlite3.connect("", isolation_level=None)  # "": a file without a name, gone when this process is
+    database.executescript(
+        """
+        PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000;
+        CREATE TABLE page (original INT, copy INT, url TEXT, title TEXT, fetched_at TEXT, signature BLOB, text TEXT);
+        CREATE INDEX by_url ON page (url);
+        CREATE TABLE band (key INTEGER PRIMARY KEY, page INT);
+        BEGIN;
+        """
+    )
+    read = functools.partial(_read, languages=frozenset(spec.languages))
     with progress(None, "page", "extract") as bar:
-        for document in documents:
+        for found in in_order(read, documents, processes):
             counts["documents"] += 1
             bar.update()
-            title, text, is_original = _text(document)
-            if not text.strip():
-                counts["without text"] += 1
-                print(f"no text: {document.url}", file=sys.stderr)
+            if found.trouble:
+                counts[found.trouble] += 1
+                print(f"{_LOGGED[found.trouble]}: {found.url}{found.detail}", file=sys.stderr)
                 continue
-            group = group_of(document.url, spec.groups)
-            identity = content_id(document.url, text)
-            originals |= {identity} if is_original else set()
-            pages.append(Page(identity, document.url, group, title, text, document.fetched_at))
-    # of two alike, the one that names itself as the original stays
-    unique = {p.id for p in _without_copies(sorted(pages, key=lambda p: p.id not in originals), spec.near_duplicate)}
-    kept = [page for page in pages if page.id in unique]
-    counts["near-duplicates"] = len(pages) - len(kept)
-    if not kept:
+            row = (found.original, 0, found.url, found.title, found.fetched_at, found.signature, found.text)
+            database.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    counts["near-duplicates"] = _mark_copies(database, spec.near_duplicate)
+    kept = database.execute("SELECT url, title, text, fetched_at FROM page WHERE NOT copy ORDER BY url, rowid")
+    for url, title, text, fetched_at in kept:
+        counts["pages"] += 1
+        yield Page(content_id(url, text), url, group_of(url, spec.groups), title, text, fetched_at)
+    database.close()
+    if not counts["pages"]:
         raise InputError(f"the corpus is empty: {counts['documents']} documents, none of them with text")
-    return kept, counts
 
 
 def group_of(url: str, groups: dict[str, str]) -> str:
-    """Return the first group whose pattern matches the URL's path; without one, the first folder, else "top"."""
-    path = urlsplit(url).path
+    """Return the first group whose pattern matches; without one, the first folder of the path, else "top".
+
+    A pattern is matched against the URL's path, one that begins with ^// against //host/path.
+    """
+    parts = urlsplit(url)
     for name, pattern in groups.items():
-        if re.search(pattern, path):
+        if re.search(pattern, f"//{parts.netloc}{parts.path}" if pattern.startswith("^//") else parts.path):
             return name
-    parts = path.strip("/").split("/")
-    return parts[0] if len(parts) > 1 else "top"
+    folders = parts.path.strip("/").split("/")
+    return folders[0] if len(folders) > 1 else "top"
+
+
+def decoded(body: bytes, content_type: str) -> str:
+    """Return a page's text: what is valid UTF-8 is UTF-8, whatever it says; else as declared, else by statistics."""
+    from charset_normalizer import from_bytes
+    from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom
+
+    encoding, mark = read_bom(body)
+    if encoding and mark:
+        return body[len(mark) :].decode(encoding, errors="replace")
+    if b"\0" not in body and b"\x1b$" not in body:  # UTF-16 and ISO-2022, whose bytes are valid UTF-8 too
+        try:
+            return body.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    for declared in (http_content_type_encoding(content_type), html_body_declared_encoding(body)):
+        if declared and declared != "utf-8":
+            return body.decode(declared, errors="replace")
+    likely = from_bytes(body[:_ENOUGH_TO_GUESS]).best()
+    return body.decode(likely.encoding if likely else "cp1252", errors="replace")
+
+
+def _read(document: Document, languages: frozenset[str]) -> _Extract:
+    """Read one document; runs in a process of the pool."""
+    source = document.url, document.fetched_at
+    try:
+        title, text, original = _text(document)
+    except Exception as error:  # one page that a parser stumbles over is no reason to lose the others
+        return _Extract(*source, trouble="not readable", detail=f": {type(error).__name__}: {error}")
+    if not text.strip():
+        return _Extract(*source, trouble="without text")
+    if languages:
+        language, probability = _identifier().classify(text)
+        if language not in languages and probability >= _SURE:
+            return _Extract(*source, trouble="in another language", detail=f": {language} ({probability:.2f})")
+    return _Extract(*source, title, text, original, _signature(text))
+
+
+@functools.cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _text(document: Document) -> tuple[str, str, bool]:
@@ -110,18 +198,36 @@ def _text(document: Document) -> tuple[str, str, bool]:
         heading = _FRONT_TITLE.search(front) or re.search(r"^#\s+(.+)$", text, re.MULTILINE)
         return (heading.group(1).strip() if heading else document.url), text, True
     import trafilatura
+    from trafilatura.metadata import examine_meta, extract_meta_json, extract_title, extract_url
 
-    extracted = trafilatura.extract(
-        document.html,
+    tree = trafilatura.load_html(decoded(document.html, document.content_type))
+    if tree is None:
+        return document.url, "", False
+    # of extract_metadata only these: it also looks for a date, which takes longer than the text
+    metadata = extract_meta_json(tree, examine_meta(tree))
+    title = metadata.title or extract_title(tree) or document.url
+    original = (metadata.url or extract_url(tree)) == document.url
+    text = _main_text(tree, fast=True)
+    # its quick way is as good as the full one on most pages, and misses most of the text on some
+    if len(text) < _LITTLE * sum(len(part.strip()) for part in tree.xpath(_BODY_TEXT)):
+        text = _main_text(tree, fast=False)
+    return title, text, original
+
+
+def _main_text(tree: Any, fast: bool) -> str:
+    """Return a page's text as Markdown; `fast` trusts one extractor, otherwise it is compared with two others."""
+    import trafilatura
+
+    text: str | None = trafilatura.extract(
+        tree,
         output_format="markdown",
+        fast=fast,
         include_tables=True,
         include_links=False,
         include_comments=False,
         prune_xpath=["//nav"],
     )
-    metadata = trafilatura.extract_metadata(document.html)
-    title = metadata.title if metadata and metadata.title else document.url
-    return title, extracted or "", bool(metadata and metadata.url == document.url)
+    return text or ""
 
 
 def _front_matter(text: str) -> tuple[str, str]:
@@ -136,21 +242,67 @@ def _without_links(text: str) -> str:
     return re.sub(r"(!?)\[([^\]]*)\]\([^)\s]*(?:\s[^)]*)?\)", lambda m: "" if m[1] else m[2], text)
 
 
-def _without_copies(pages: list[Page], threshold: float) -> list[Page]:
-    from datasketch import MinHash, MinHashLSH
+@functools.cache
+def _min_hash() -> Any:
+    import xxhash
+    from datasketch import MinHash
 
-    lsh = MinHashLSH(threshold=threshold, num_perm=128)
-    kept: list[Page] = []
-    urls: dict[str, str] = {}
-    for page in pages:
-        words = re.findall(r"\w+", page.text.lower())
-        shingles = {" ".join(words[i : i + _SHINGLE_WORDS]) for i in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
-        sketch = MinHash(num_perm=128, seed=1)
-        sketch.update_batch([s.encode() for s in sorted(shingles)])
-        if twins := lsh.query(sketch):
-            print(f"near-duplicate: {page.url} of {urls[twins[0]]}", file=sys.stderr)
-            continue
-        lsh.insert(page.id, sketch)
-        urls[page.id] = page.url
-        kept.append(page)
-    return kept
+    return MinHash(_PERMUTATIONS, seed=1, hashfunc=xxhash.xxh32_intdigest)
+
+
+def _signature(text: str) -> bytes:
+    """Return the MinHash of a text's word 5-grams, 128 numbers of 32 bits."""
+    words = re.findall(r"\w+", text.lower())
+    shingles = {" ".join(words[i : i + _SHINGLE_WORDS]) for i in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
+    sketch = _min_hash().copy()
+    sketch.update_batch([shingle.encode() for shingle in shingles])
+    signature: bytes = sketch.hashvalues.astype("<u4").tobytes()
+    return signature
+
+
+def _mark_copies(database: sqlite3.Connection, threshold: float) -> int:
+    """Set `copy` for each page that is like one that is kept; of two alike, the one that says it is the original stays.
+
+    Pages whose signatures share a band are compared by the whole signatures: so bands may be short, which misses few,
+    and what is less alike than the threshold stays nevertheless.
+    """
+    import numpy as np
+
+    rows = _rows_per_band(threshold)
+    copies = 0
+    pages = "SELECT rowid, url, signature FROM page WHERE original = ? ORDER BY url, rowid"
+    for original in (1, 0):
+        for page, url, signature in database.execute(pages, (original,)):
+            keys = _band_keys(signature, rows)
+            alike = database.execute(
+                "SELECT DISTINCT page.url, signature FROM band JOIN page ON page.rowid = band.page "
+                f"WHERE key IN ({', '.join('?' * len(keys))})",
+                keys,
+            )
+            values = np.frombuffer(signature, "<u4")
+            for twin, other in alike:
+                if np.mean(values == np.frombuffer(other, "<u4")) >= threshold:
+                    print(f"near-duplicate: {url} of {twin}", file=sys.stderr)
+                    database.execute("UPDATE page SET copy = 1 WHERE rowid = ?", (page,))
+                    copies += 1
+                    break
+            else:
+                database.executemany("INSERT OR IGNORE INTO band VALUES (?, ?)", [(key, page) for key in keys])
+    return copies
+
+
+def _rows_per_band(threshold: float) -> int:
+    """Return the longest bands that miss at most one in a hundred pairs as alike as the threshold.
+
+    Two signatures of similarity s share one of b bands of r rows with probability 1 - (1 - s^r)^b (Leskovec,
+    Rajaraman and Ullman, Mining of Massive Datasets, 3.4.2).
+    """
+    fitting = [r for r in (1, 2, 4, 8, 16, 32, 64) if (1 - threshold**r) ** (_PERMUTATIONS // r) <= 0.01]
+    return max(fitting, default=1)
+
+
+def _band_keys(signature: bytes, rows: int) -> list[int]:
+    """Return a 64-bit key of each band of `rows` numbers, and one of the whole signature: equal texts always meet."""
+    bands = [signature[i : i + 4 * rows] for i in range(0, len(signature), 4 * rows)]
+    numbered = [bytes([n]) + band for n, band in enumerate([signature, *bands])]
+    return [int.from_bytes(hashlib.blake2b(b, digest_size=8).digest(), "little", signed=True) for b in numbered]

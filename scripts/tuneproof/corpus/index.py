@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import read_lock
 from tuneproof.progress import progress
 from tuneproof.records import Chunk
+
+_BLOCK = 8192  # texts that are sorted by length together
 
 
 def searched_text(chunk: Chunk) -> str:
@@ -28,12 +33,25 @@ class Encoder:
 
     def embed(self, texts: list[str], what: str, batch_size: int = 32) -> Any:
         """Return a float32 array of shape (texts, dimensions). Longest texts first, so that batches pad little."""
+        with progress(len(texts), "text", what) as bar:
+            return self._embed(texts, bar, batch_size)
+
+    def embed_in_blocks(
+        self, texts: Iterable[str], what: str, block: int = 8192, batch_size: int = 32
+    ) -> Iterator[Any]:
+        """Yield the same as arrays of at most `block` rows, so that memory does not grow with the texts."""
+        texts = iter(texts)
+        with progress(None, "text", what) as bar:
+            while some := list(islice(texts, block)):
+                yield self._embed(some, bar, batch_size)
+
+    def _embed(self, texts: list[str], bar: Any, batch_size: int) -> Any:
         import numpy as np
         import torch
 
         order = sorted(range(len(texts)), key=lambda i: (-len(texts[i]), i))
         vectors: Any = None
-        with torch.inference_mode(), progress(len(texts), "text", what) as bar:
+        with torch.inference_mode():
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
                 batch = self._tokenizer(
@@ -54,13 +72,29 @@ class Encoder:
         return vectors
 
 
-def build_index(vectors: Any) -> Any:
-    """Return an exact FAISS index; with vectors of length 1 the inner product is the cosine."""
+def write_index(stream: IO[bytes], blocks: Iterable[Any]) -> None:
+    """Write an exact FAISS index of blocks of vectors, one block at a time: memory does not grow with their number.
+
+    With vectors of length 1 the inner product is the cosine. FAISS's own writer wants all vectors in memory; the file
+    of a flat index is a header, which holds their number at byte 8 and ends in the number of floats, and the vectors.
+    Raises InputError where there is no vector.
+    """
     import faiss
 
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    return index
+    vectors, header = 0, b""
+    for block in blocks:
+        if not header:
+            header = faiss.serialize_index(faiss.IndexFlatIP(block.shape[1])).tobytes()
+            stream.write(header)
+        stream.write(block.astype("<f4").tobytes())
+        vectors += len(block)
+        floats = vectors * block.shape[1]
+    if not header:
+        raise InputError("nothing to index: there is no chunk")
+    stream.seek(8)
+    stream.write(struct.pack("<q", vectors))
+    stream.seek(len(header) - 8)
+    stream.write(struct.pack("<Q", floats))
 
 
 def search(index_file: Path, chunks: int, queries: Any, top_k: int) -> tuple[Any, Any]:
