@@ -216,7 +216,9 @@ def taught(encoder):
 
 
 def test_the_classifier_learns_and_tells_new_questions_apart(taught):
-    factual = taught.probabilities(["Who owns the cabinet of OV2?", "What is a cabinet?", "How old is the fence of OV2?"])
+    factual = taught.probabilities(
+        ["Who owns the cabinet of OV2?", "What is a cabinet?", "How old is the fence of OV2?"]
+    )
     assert (factual >= 0.5).tolist() == [True, False, True]
 
 
