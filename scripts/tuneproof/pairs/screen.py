@@ -106,7 +106,7 @@ def fault(pair: Pair, text: str) -> str | None:
     """Return why a pair cannot be kept on its own account, or None."""
     if not quote_in(pair.quote, text):
         return "quote is not in the text"
-    if _content_words(f"{pair.question} {pair.answer} {pair.quote}") & words_of_orders(text):
+    if content_words(f"{pair.question} {pair.answer} {pair.quote}") & words_of_orders(text):
         return "repeats an order to the model"
     if not pair.question.rstrip().endswith("?") or len(pair.question.split()) < _MIN_QUESTION_WORDS:
         return "not a question"
@@ -147,7 +147,7 @@ def words_of_orders(text: str) -> set[str]:
     parts = [part for part in re.split(r"\n+|(?<=[.!?])\s+|(?<=。)", text) if part]
     orders = [bool(_ORDER.search(part)) for part in parts]
     said = [
-        {w for part, order in zip(parts, orders, strict=True) if order is kind for w in _content_words(part)}
+        {w for part, order in zip(parts, orders, strict=True) if order is kind for w in content_words(part)}
         for kind in (True, False)
     ]
     return said[0] - said[1]
