@@ -204,8 +204,8 @@ def test_a_call_without_an_answer_is_counted_at_its_worst_unless_it_was_refused(
 def test_an_answer_costs_its_worst_without_usage_and_what_was_thought_counts(server, tmp_path, usage, tokens):
     server.usage = lambda body: usage
     ask(server, tmp_path, [1], Budget())
-    [(_, account)] = accounts(tmp_path / LEDGER)
-    assert account.committed.tokens == (
+    [account] = accounts(tmp_path / LEDGER)
+    assert account.committed(time.time()).tokens == (
         tokens or at_most(Request([{"role": "user", "content": "row 1"}], 8), 8, None).tokens
     )
 

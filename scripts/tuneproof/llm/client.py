@@ -137,7 +137,8 @@ class _Missing(Mapping[str, Request]):
                 random.shuffle(left)
                 shuffled = True
             key = left.pop()
-            if self._store.get(key) is None:
+            stored = self._store.get(key)
+            if stored is None or stored.finish_reason == REFUSED:
                 yield key
 
     def look(self) -> None:
