@@ -8,6 +8,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from tuneproof.errors import InputError, report_errors
@@ -47,19 +48,26 @@ def list_(folders: list[Path]) -> None:
 
 
 def verify(folders: list[Path]) -> None:
-    """Read everything; a broken line, or a call whose address is not that of its request, is an error."""
-    from tuneproof.llm.store import entries, misplaced
+    """Read everything and name each line that is no call, or whose address is not that of its request."""
+    from tuneproof.llm.store import calls, misplaced
 
-    calls, twice = 0, 0
+    whole, twice, damaged = 0, 0, 0
     for folder in folders:
         seen: set[str] = set()
-        for segment in sorted(folder.glob("*.jsonl")):
-            for number, entry in enumerate(entries(segment), 1):
-                if misplaced(entry):
-                    raise InputError(f"{segment} line {number}: {entry['key']} is not the address of its request")
-                calls, twice = calls + 1, twice + (entry["key"] in seen)
-                seen.add(entry["key"])
-    print(f"{calls - twice:,} calls of {len(folders)} engines are whole; {twice} are there twice, the first counts")
+        for line in (line for segment in sorted(folder.glob("*.jsonl")) for line in calls(segment)):
+            if line.content is None:
+                # a line that its writer did not finish is no fault of the store's
+                damaged += line.raw.endswith(b"\n")
+                continue
+            key = line.content["key"]
+            if misplaced(line.content):
+                print(f"{line.place}: {key} is not the address of its request", file=sys.stderr)
+                damaged += 1
+            whole, twice = whole + 1, twice + (key in seen)
+            seen.add(key)
+    if damaged:
+        raise InputError(f"{damaged} damaged lines, {whole - twice:,} other calls; `compact` puts aside what is none")
+    print(f"{whole - twice:,} calls of {len(folders)} engines are whole; {twice} are there twice, the first counts")
 
 
 def compact(folders: list[Path]) -> None:

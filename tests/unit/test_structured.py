@@ -174,5 +174,5 @@ def test_the_store_is_listed_verified_compacted_and_exported(server, tmp_path, r
     assert "test: tiny-1 at 127.0.0.1" in store("ledger")
     [segment] = tmp_path.glob("openai*/*.jsonl")
     segment.write_text(segment.read_text().replace("row 3", "row 7"))
-    assert f"{segment} line" in store("verify")
+    assert f"{segment} byte" in store("verify")
     assert "is not the address of its request" in store("verify")

@@ -3,25 +3,33 @@
 Every job keeps a ledger of its own: `<store>/ledger/*.jsonl`, append-only, of which the last whole line counts. Before
 a job sends a call it claims what the call can cost at the most, by writing the claim and then reading the other
 ledgers; where all claims together pass the budget it takes its own back. Of two jobs that claim at the same time at
-least one sees the other, so no lock is needed. A job that was killed leaves its claim behind, because calls that were
-under way may be billed.
+least one sees the other, so no lock is needed.
+
+A claim reaches a few calls ahead, and it is a lease: after `LEASE_S` without a line, of a job that was killed or that
+waits, only what was spent and under way counts, the latter at its worst, because it may be billed. So every call
+stands in a line before it is sent, and a job whose lease grew old claims anew before it sends more.
+A batch has an account of its own, under its own name, which whoever collects it brings to what it cost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tuneproof.llm.calls import Reply, Request
 from tuneproof.llm.store import LEDGER, new_segment, write_whole
 from tuneproof.study import Budget, Price
 
 _AHEAD = 16  # calls that are claimed at once: a claim is a flush to the disk and a look at all ledgers
+LEASE_S = 600.0
+_NOTE_S = 1.0  # without a budget: between two lines; a kill loses no more than that from the account
+_TAIL = 8192  # bytes at a ledger's end that are read first: a line has some 500
 _MESSAGE_TOKENS = 16  # at most, around a message's text
 
 
@@ -75,7 +83,7 @@ def at_most(request: Request, written: int, price: Price | None, batch: bool = F
 
 @dataclass
 class Account:
-    """The last line of a job's ledger: what was spent so far, and what is claimed, spent part included."""
+    """A line of a ledger: what its job has spent so far, what is under way at its worst, and what is claimed in all."""
 
     stage: str
     llm: str
@@ -86,44 +94,66 @@ class Account:
     cached_tokens: int = 0
     completion_tokens: int = 0
     dollars: float = 0.0
+    under_way: Cost = field(default_factory=Cost)  # with the calls that may be billed though they were not answered
     claim: Cost = field(default_factory=Cost)
+    job: str = field(default_factory=lambda: secrets.token_hex(8))
+    at: float = 0.0  # seconds since 1970
 
     @property
-    def committed(self) -> Cost:
+    def needed(self) -> Cost:
+        """What was spent, and what is under way."""
+        return Cost(self.prompt_tokens + self.completion_tokens, self.dollars) + self.under_way
+
+    def committed(self, now: float) -> Cost:
         """What must be counted against the budget."""
-        tokens = self.prompt_tokens + self.completion_tokens
-        return Cost(max(tokens, self.claim.tokens), max(self.dollars, self.claim.dollars))
+        needed, claim = self.needed, self.claim if now - self.at < LEASE_S else Cost()
+        return Cost(max(needed.tokens, claim.tokens), max(needed.dollars, claim.dollars))
 
 
 class Purse:
-    """One job's ledger, and its share of the budget."""
+    """One job's ledger, or a batch's, and its share of the budget."""
 
-    def __init__(self, root: Path, account: Account, budget: Budget, price: Price | None, batch: bool = False) -> None:
-        self._root, self.account, self.price, self.batch = root / LEDGER, account, price, batch
+    def __init__(
+        self,
+        root: Path,
+        account: Account,
+        budget: Budget,
+        price: Price | None,
+        batch: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._root, self.account, self.price, self.batch = root, account, price, batch
+        self._budget, self._clock = budget, clock
         infinite = float("inf")
         self._limit = Cost(
             budget.tokens if budget.tokens is not None else 1 << 62,
             budget.dollars if budget.dollars is not None else infinite,
         )
         self._bounded = budget.tokens is not None or budget.dollars is not None
-        self._held, self._lost = Cost(), Cost()
         self._descriptor: int | None = None
-        self._own: Path | None = None
+
+    def of_batch(self, name: str) -> Purse:
+        """Return the purse of the batch of that name, as if nothing had happened to it yet."""
+        about = Account(self.account.stage, self.account.llm, self.account.provider, job=name)
+        return Purse(self._root, about, self._budget, self.price, True, self._clock)
 
     def hold(self, worst: Cost) -> bool:
         """Set aside what a call can cost; False where the budget has no room for it."""
-        if self._bounded:
-            needed = self._spent + self._held + worst
-            claim = self.account.claim
-            if not needed.within(claim) and not any(self._claim(ask) for ask in (needed + worst.times(_AHEAD), needed)):
-                self._write(claim)
-                return False
-        self._held += worst
-        return True
-
-    def adopt(self, worst: Cost) -> None:
-        """Set aside what a call of an earlier job can cost, which is under way and cannot be taken back."""
-        self._held += worst
+        account = self.account
+        claim = self._claimed()
+        account.under_way += worst
+        if not self._bounded:
+            self._note_now_and_then()
+            return True
+        if account.needed.within(claim):
+            if not self.batch:  # nothing of a batch is sent before all of it is held
+                self._write(claim, flush=False)
+            return True
+        if any(self._claim(ask) for ask in (account.needed + worst.times(_AHEAD), account.needed)):
+            return True
+        account.under_way -= worst
+        self._write(claim)
+        return False
 
     def settle(self, worst: Cost, reply: Reply | None, billed: bool = True) -> Cost:
         """Give back what was set aside, less what the reply cost; return that.
@@ -131,32 +161,40 @@ class Purse:
         A call that may have been `billed` without a reply, or with one that does not say its tokens, stays counted at
         its worst.
         """
-        self._held -= worst
-        if billed and not (reply and reply.prompt_tokens):
-            self._lost += worst
-            self.account.unanswered += reply is None
-        if reply is None:
-            return Cost()
-        account, cost = self.account, cost_of(reply, self.price, self.batch)
-        account.calls += 1
-        account.prompt_tokens += reply.prompt_tokens
-        account.cached_tokens += reply.cached_tokens
-        account.completion_tokens += reply.completion_tokens
-        account.dollars += cost.dollars
+        account, cost = self.account, Cost()
+        if reply is not None:
+            cost = cost_of(reply, self.price, self.batch)
+            account.calls += 1
+            account.prompt_tokens += reply.prompt_tokens
+            account.cached_tokens += reply.cached_tokens
+            account.completion_tokens += reply.completion_tokens
+            account.dollars += cost.dollars
+        if not billed or (reply and reply.prompt_tokens):
+            account.under_way -= worst
+        else:
+            account.unanswered += reply is None
+        self._note_now_and_then()
         return cost
 
+    def adopt(self, worst: Cost) -> None:
+        """Count a call at its worst: it was made, and what it cost is not known."""
+        self.account.under_way += worst
+        self.account.unanswered += 1
+
+    def note(self) -> None:
+        """Write a line that claims nothing ahead."""
+        self._write(self.account.needed)
+
     def close(self) -> None:
-        """Write the last line: no claim beyond what was spent or may be billed."""
-        if self.account.calls or self.account.unanswered or self._own:
-            self._write(self._spent + self._held)
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Write the last line, where there is anything to tell."""
+        if self.account.calls or self.account.unanswered or self.account.at:
+            self.note()
+        self._leave()
 
     @property
     def refusal(self) -> str:
         """The sentence for a budget that is used up."""
-        spent = self._others() + self._spent
+        spent = self._others() + self.account.needed
         parts = []
         if self._limit.dollars < float("inf"):
             parts.append(f"${spent.dollars:.4f} of ${self._limit.dollars:g}")
@@ -164,41 +202,73 @@ class Purse:
             parts.append(f"{spent.tokens:,} of {self._limit.tokens:,} tokens")
         return f"the budget is used up ({' and '.join(parts)}), and the next call could pass it"
 
-    @property
-    def _spent(self) -> Cost:
-        a = self.account
-        return Cost(a.prompt_tokens + a.completion_tokens, a.dollars) + self._lost
-
     def _claim(self, ask: Cost) -> bool:
         self._write(ask)
         return (self._others() + ask).within(self._limit)
 
+    def _claimed(self) -> Cost:
+        # half a lease before the others count it no more, whatever their clocks say
+        return self.account.claim if self._clock() - self.account.at < LEASE_S / 2 else Cost()
+
     def _others(self) -> Cost:
-        return sum((a.committed for path, a in accounts(self._root) if path != self._own), Cost())
+        now, own = self._clock(), self.account.job
+        return sum((a.committed(now) for a in accounts(self._root / LEDGER) if a.job != own), Cost())
 
-    def _write(self, claim: Cost) -> None:
-        self.account.claim = claim
+    def _note_now_and_then(self) -> None:
+        # what a batch has cost is written when all of it is known
+        if not self.batch and self._clock() - self.account.at > _NOTE_S:
+            with contextlib.suppress(OSError):  # no answer is lost for it; a claim that cannot be written is an error
+                self._write(self._claimed(), flush=False)
+
+    def _write(self, claim: Cost, flush: bool = True) -> None:
+        """Append a line. A kill of the process cannot undo it; a crash of the machine can if it was not flushed."""
+        account = self.account
+        account.claim, account.at = claim, self._clock()
         if self._descriptor is None:
-            self._descriptor, self._own = new_segment(self._root)
-        line = {"at": time.strftime("%Y-%m-%dT%H:%M:%S"), **asdict(self.account)}
-        write_whole(self._descriptor, (json.dumps(line) + "\n").encode())
-        os.fsync(self._descriptor)
+            self._descriptor, _ = new_segment(self._root / LEDGER)
+        line = {**vars(account), "under_way": vars(account.under_way), "claim": vars(claim)}
+        try:
+            write_whole(self._descriptor, (json.dumps(line) + "\n").encode())
+            if flush:
+                os.fsync(self._descriptor)
+        except OSError:
+            self._leave()  # a full disk may have taken half a line; nothing may follow it in that file
+            raise
+
+    def _leave(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
-def accounts(ledger: Path) -> Iterable[tuple[Path, Account]]:
-    """Yield every job's account, from the last whole line of its file."""
+def accounts(ledger: Path) -> list[Account]:
+    """Return every job's account, as its last whole line has it."""
+    found: dict[str, Account] = {}
     for path in sorted(ledger.glob("*.jsonl")):
-        *lines, _ = path.read_bytes().split(b"\n")
-        if lines:
-            line: dict[str, Any] = json.loads(lines[-1])
-            del line["at"]
-            yield path, Account(**{**line, "claim": Cost(**line["claim"])})
+        account = _last(path, max(0, path.stat().st_size - _TAIL)) or _last(path, 0)
+        # a job whose disk was full, and a batch, have several files
+        if account and (account.job not in found or account.at >= found[account.job].at):
+            found[account.job] = account
+    return list(found.values())
+
+
+def _last(path: Path, start: int) -> Account | None:
+    with path.open("rb") as stream:
+        stream.seek(start)
+        for raw in stream.read().split(b"\n")[-2::-1]:
+            try:
+                line = json.loads(raw)
+                return Account(**{**line, "under_way": Cost(**line["under_way"]), "claim": Cost(**line["claim"])})
+            except (ValueError, TypeError, KeyError):
+                continue  # torn by a crash, or cut by `start`
+    return None
 
 
 def by_stage(ledger: Path, name: Callable[[Account], tuple[str, ...]]) -> dict[tuple[str, ...], Account]:
     """Sum the accounts under the names that `name` gives them."""
     sums: dict[tuple[str, ...], Account] = {}
-    for _, a in accounts(ledger):
+    now = time.time()
+    for a in accounts(ledger):
         total = sums.setdefault(name(a), Account(a.stage, a.llm, a.provider))
         for part in (
             "calls",
@@ -209,5 +279,5 @@ def by_stage(ledger: Path, name: Callable[[Account], tuple[str, ...]]) -> dict[t
             "dollars",
         ):
             setattr(total, part, getattr(total, part) + getattr(a, part))
-        total.claim += a.committed
+        total.claim += a.committed(now)
     return sums

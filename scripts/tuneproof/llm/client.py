@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tuneproof.llm.calls import FILTERED, REFUSED, Engine, Provider, Reply, Requ
 from tuneproof.llm.store import Store
 from tuneproof.progress import progress
 
+_LOOK_S = 2.0  # between two looks at what other jobs have stored
 _REPAIR = "This is not the JSON that was asked for: {fault}. Reply with the corrected JSON and nothing else."
 
 
@@ -52,9 +55,11 @@ def complete(
 
     An engine that answers in groups gets groups that are cut from the whole list, not from what is missing, and a
     group with one unknown call is answered whole: a reply then never depends on where an earlier run was killed. What
-    is stored already stays as it was. A provider is asked for what is missing only. Where it leaves calls unanswered
+    is stored already stays as it was. A provider is asked for what is missing only, and not for what another job has
+    had answered meanwhile. Where it leaves calls unanswered
     that another try may answer, all others are stored and InputError says how many are left.
     """
+    store.refresh()
     keys = [request.key(engine_id) for request in requests]
     unique = dict(zip(keys, requests, strict=True))
     known = {
@@ -111,6 +116,39 @@ def _groups(
         store.put([(key, unique[key], reply) for key, reply in fresh if store.get(key) is None], stage=what)
 
 
+class _Missing(Mapping[str, Request]):
+    """What is to be asked. While a provider goes through it, what other jobs have stored falls out."""
+
+    def __init__(self, missing: Mapping[str, Request], store: Store) -> None:
+        self._missing, self._store = missing, store
+        self._looked, self._shared = time.monotonic(), False
+
+    def __getitem__(self, key: str) -> Request:
+        return self._missing[key]
+
+    def __len__(self) -> int:
+        return len(self._missing)
+
+    def __iter__(self) -> Iterator[str]:
+        left, shuffled = list(self._missing)[::-1], False
+        while left:
+            if self._shared and not shuffled:
+                # two jobs that go through the same calls in the same order ask for the same one at the same time
+                random.shuffle(left)
+                shuffled = True
+            key = left.pop()
+            stored = self._store.get(key)
+            if stored is None or stored.finish_reason == REFUSED:
+                yield key
+
+    def look(self) -> None:
+        """Read what other jobs have stored, now and then."""
+        if time.monotonic() - self._looked > _LOOK_S:
+            with contextlib.suppress(OSError):  # a look that fails costs a call at the most
+                self._shared |= not self._missing.keys().isdisjoint(self._store.refresh())
+            self._looked = time.monotonic()
+
+
 def _each(
     provider: Provider,
     unique: Mapping[str, Request],
@@ -135,8 +173,12 @@ def _each(
             store.sync()
             bar.update(before - counted)  # an answer counts from here
             counted = before
+        left.look()
 
-    return provider.answer_each(missing, keep, sync)
+    left = _Missing(missing, store)
+    unanswered = provider.answer_each(left, keep, sync)
+    bar.update(len(missing) - len(unanswered) - counted)  # what other jobs had answered
+    return unanswered
 
 
 def _say(

@@ -3,7 +3,8 @@
 One folder per engine, one segment per process: two processes, on one machine or on two that share a file system,
 never write the same file, so there is nothing to lock. A line is written with one call to the system as soon as its
 answer is there, which a kill of the process cannot undo; `sync` puts what was written on the disk, which a crash of
-the machine cannot undo. What a crash tears off the end of a segment is dropped by the reader, and reported.
+the machine cannot undo. A line that a crash tore, at the end or in the middle, is reported and skipped by the reader:
+its call is asked again.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tuneproof.errors import InputError
 from tuneproof.llm.calls import REFUSED, Reply, Request
 
 LEDGER = "ledger"  # the folder beside the engines' that llm/budget.py keeps
@@ -33,9 +33,9 @@ class Store:
         self.folder = root / re.sub(r"[^\w.-]+", "_", engine_id)
         self._replies: dict[str, Reply] = {}
         self._descriptor: int | None = None
-        for segment in sorted(self.folder.glob("*.jsonl")):
-            for entry in entries(segment):
-                self._remember(entry["key"], entry["reply"])
+        self._own: set[Path] = set()
+        self._read: dict[Path, tuple[int, int]] = {}  # a segment's size when it was read, and its part in whole lines
+        self.refresh()
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -49,13 +49,36 @@ class Store:
         """Whether the engine has ever answered, and not only refused."""
         return any(reply.finish_reason != REFUSED for reply in self._replies.values())
 
+    def refresh(self) -> set[str]:
+        """Read what other processes have stored since the last look; return its keys.
+
+        A look at a folder in which nothing happened costs a system call per segment.
+        """
+        found = set()
+        for segment in sorted(set(self.folder.glob("*.jsonl")) - self._own):
+            size, whole = segment.stat().st_size, 0
+            if segment in self._read:
+                before, whole = self._read[segment]
+                if before == size:
+                    continue
+            for line in calls(segment, whole):
+                if not line.raw.endswith(b"\n"):
+                    break  # torn, or another process is writing it
+                whole += len(line.raw)
+                if line.content:
+                    self._remember(line.content["key"], line.content["reply"])
+                    found.add(line.content["key"])
+            self._read[segment] = (size, whole)
+        return found
+
     def put(self, calls: list[tuple[str, Request, Reply]], sync: bool = True, **about: str | float | None) -> None:
         """Append replies as one write, by default flushed to the disk before returning.
 
         `about` is written into every line for those who read the store: the stage, the dollars.
         """
         if self._descriptor is None:
-            self._descriptor, _ = new_segment(self.folder)
+            self._descriptor, segment = new_segment(self.folder)
+            self._own.add(segment)
         text = "".join(
             json.dumps(
                 {"key": key, "engine": self._engine_id, "request": vars(request), "reply": reply.plain(), **about},
@@ -107,20 +130,49 @@ def write_whole(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def entries(segment: Path) -> Iterator[dict[str, Any]]:
-    """Yield a segment's calls with `reply` as a Reply; report a torn last line, raise InputError at any other fault."""
+class Line(NamedTuple):
+    """A line of a segment; `content` is None where it is no whole JSON object of the expected kind."""
+
+    raw: bytes
+    place: str
+    content: dict[str, Any] | None
+
+
+def lines(segment: Path, start: int = 0) -> Iterator[Line]:
+    """Yield the lines from byte `start` on; report those that are no JSON objects."""
     with segment.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.endswith(b"\n"):  # only the last one can lack it
-                print(f"{segment}: the last line is torn ({len(line)} bytes) and was dropped", file=sys.stderr)
-                return
+        stream.seek(start)
+        for raw in stream:
+            place = f"{segment} byte {start}"
+            start += len(raw)
+            content = None
             try:
-                entry = json.loads(line)
-                entry["reply"] = Reply(**entry["reply"])
-                entry["key"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{segment} line {number}: {error!r}, expected a stored call") from None
-            yield entry
+                content = json.loads(raw) if raw.endswith(b"\n") else None  # half a number is a number, too
+                fault = "" if isinstance(content, dict) else "torn" if content is None else "no object"
+            except ValueError as error:
+                fault = repr(error)
+            if fault:
+                print(f"{place}: {fault} ({len(raw)} bytes); skipped", file=sys.stderr)
+            yield Line(raw, place, None if fault else content)
+
+
+def calls(segment: Path, start: int = 0) -> Iterator[Line]:
+    """Yield a segment's lines, `reply` as a Reply; report those that are no stored calls."""
+    for line in lines(segment, start):
+        content = line.content
+        if content is not None:
+            try:
+                content["key"], content["request"]
+                content["reply"] = Reply(**content["reply"])
+            except (KeyError, TypeError) as error:
+                print(f"{line.place}: {error!r}, expected a stored call; skipped", file=sys.stderr)
+                content = None
+        yield Line(line.raw, line.place, content)
+
+
+def entries(segment: Path) -> Iterator[dict[str, Any]]:
+    """Yield a segment's calls."""
+    return (line.content for line in calls(segment) if line.content)
 
 
 # --- the whole store, for scripts/llm_store.py ---
@@ -140,38 +192,40 @@ def misplaced(entry: dict[str, Any]) -> bool:
 def compact(folder: Path) -> tuple[int, int]:
     """Join an engine's segments into one without repeated calls; return the numbers of segments and calls.
 
-    The new segment is whole on the disk before the old ones go, so a kill leaves calls twice, never none. Not while a
-    study runs: a process that is writing would go on with a segment that is gone.
+    The new segment is whole on the disk before the old ones go, so a kill leaves calls twice, never none. Lines that
+    are no calls are kept in `damaged.txt`. Not while a study runs: a process that is writing would go on with a
+    segment that is gone.
     """
     old = sorted(folder.glob("*.jsonl"))
     seen: set[str] = set()
     refused: dict[str, bytes] = {}  # kept where nothing better came
     digest = hashlib.sha256()
-    temporary = folder / "compacting.tmp"
+    temporary, damaged = folder / "compacting.tmp", b""
     with temporary.open("wb") as out:
-        for segment in old:
-            with segment.open("rb") as stream:
-                for line in stream:
-                    if not line.endswith(b"\n"):
-                        break
-                    entry = json.loads(line)
-                    key = entry["key"]
-                    if entry["reply"]["finish_reason"] == REFUSED:
-                        refused[key] = line
-                    elif key not in seen:
-                        seen.add(key)
-                        out.write(line)
-                        digest.update(line)
-        for key, line in refused.items():
+        for line in (line for segment in old for line in calls(segment)):
+            if line.content is None:
+                damaged += line.raw.removesuffix(b"\n") + b"\n"
+            elif line.content["reply"].finish_reason == REFUSED:
+                refused[line.content["key"]] = line.raw
+            elif (key := line.content["key"]) not in seen:
+                seen.add(key)
+                out.write(line.raw)
+                digest.update(line.raw)
+        for key, raw in refused.items():
             if key not in seen:
                 seen.add(key)
-                out.write(line)
-                digest.update(line)
+                out.write(raw)
+                digest.update(raw)
         out.flush()
         os.fsync(out.fileno())
+    if damaged:
+        with (folder / "damaged.txt").open("ab") as aside:
+            aside.write(damaged)
+            aside.flush()
+            os.fsync(aside.fileno())
     # the name sorts before all others: what was stored first stays first
-    temporary.rename(folder / f"00000000T000000-{digest.hexdigest()[:12]}.jsonl")
+    whole = temporary.rename(folder / f"00000000T000000-{digest.hexdigest()[:12]}.jsonl")
     for segment in old:
-        if segment.name != f"00000000T000000-{digest.hexdigest()[:12]}.jsonl":
+        if segment != whole:
             segment.unlink()
     return len(old), len(seen)
