@@ -17,7 +17,7 @@ BASE ?= docker
 RUN_STUDY = python scripts/run_study.py
 SNAKEMAKE = $(RUN_STUDY) --profile profiles/local
 
-.PHONY: help demo setup review test lint format schema report dag plan estimate lock image images resume stage test-cluster bench-cluster bench-llm bench-llm-local clean
+.PHONY: help demo setup review test lint format schema report dag plan estimate lock image images resume stage test-cluster bench-cluster bench-corpus bench-llm bench-llm-local clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -81,6 +81,9 @@ estimate: .venv/installed  ## calls, tokens, dollars and GPU hours of STUDY, wit
 
 plan: .venv/installed  ## what STUDY would cost with PROFILE (local, slurm), before anything runs
 	@python scripts/plan_study.py --study $(STUDY) --profile profiles/$(or $(PROFILE),local)
+
+bench-corpus: setup  ## from a crawl to an index at 1,000 and 10,000 pages (SIZES=…), beside trafilatura: benchmarks/corpus.json
+	python benchmarks/corpus.py $(if $(SIZES),--sizes $(SIZES))
 
 bench-llm: .venv/installed  ## our client for API models beside others, on a stub server: benchmarks/llm.json
 	python benchmarks/llm.py --long 100000

@@ -144,6 +144,12 @@ def test_navigation_and_footers_are_not_in_the_text(pages):
             assert boilerplate not in p.text, (p.url, boilerplate)
 
 
+def test_names_are_written_as_on_the_page_without_escapes():
+    main = "<h1>Boot</h1>" + "<p>Set boot_interface [default] and <code>a\\_b</code> to x &lt; 3 for __all__.</p>" * 3
+    [only], _ = extract_pages([Document("a.html", html(main).encode(), "", "")], spec())
+    assert "Set boot_interface [default] and `a\\_b` to x < 3 for __all__." in only.text
+
+
 def test_headings_and_tables_are_kept_as_markdown(pages):
     text = pages["/company/investors.html"].text
     assert text.startswith("# Investors\n") and "\n## Key figures\n" in text

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tuneproof.corpus.crawl import read_archive
+from tuneproof.corpus.archive import read_archive
 from tuneproof.corpus.serve import serve
 
 HOST = "www.haldrune.test"

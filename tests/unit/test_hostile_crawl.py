@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tuneproof.corpus.crawl import read_archive
+from tuneproof.corpus.archive import read_archive
 from tuneproof.corpus.extract import decoded
 
 MEGABYTE = bytes(1_000_000)

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tuneproof.corpus.crawl import read_archive
+from tuneproof.corpus.archive import read_archive
 
 SECTIONS, ARTICLES, CONCURRENCY = 40, 49, 16
 # of 2,000 addresses: 100 faults, of which 25 are mended by asking again

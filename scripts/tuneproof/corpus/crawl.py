@@ -38,7 +38,6 @@ from scrapy.utils.gz import gunzip, gzip_magic_number
 from scrapy.utils.sitemap import Sitemap, sitemap_urls_from_robots
 from twisted.internet.error import DNSLookupError
 from warcio.archiveiterator import ArchiveIterator
-from warcio.exceptions import ArchiveLoadFailed
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
@@ -101,30 +100,6 @@ def crawl(spec: Crawl, archive: Path, proxy: str | None = None) -> Visit:
         print(f"the crawl stopped at its limit: {visit.finished}", file=sys.stderr)
     partial.replace(archive)
     return visit
-
-
-def read_archive(archive: Path) -> Iterator[tuple[str, int, str, bytes, str]]:
-    """Yield (url, status, content type, body, date) of each response in a WARC."""
-    with archive.open("rb") as stream:
-        for record in _records(stream, archive):
-            if record.rec_type == "response":
-                yield (
-                    record.rec_headers.get_header("WARC-Target-URI"),
-                    int(record.http_headers.get_statuscode()),
-                    record.http_headers.get_header("Content-Type", ""),
-                    record.content_stream().read(),
-                    record.rec_headers.get_header("WARC-Date"),
-                )
-
-
-def _records(stream: Any, archive: Path) -> Iterator[Any]:
-    try:
-        for record in ArchiveIterator(stream):
-            if record.format != "warc":  # any text passes for the older ARC
-                raise ArchiveLoadFailed(f"it is {record.format}")
-            yield record
-    except ArchiveLoadFailed as error:
-        raise InputError(f"{archive}: {error}, expected a WARC") from None
 
 
 def _settings(spec: Crawl, partial: Path) -> dict[str, Any]:

@@ -14,11 +14,12 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tuneproof.corpus.crawl import read_archive
+from tuneproof.corpus.archive import read_archive
 from tuneproof.errors import InputError
 from tuneproof.parallel import in_order
 from tuneproof.progress import progress
@@ -36,6 +37,8 @@ _SURE = 0.9  # probability from which a page is said to be in a language; tables
 # what can be wrong with a document: as it is counted, and as the log says it
 _LOGGED = {"without text": "no text", "not readable": "not readable", "in another language": "another language"}
 _FRONT_TITLE = re.compile(r"""^\s*["']?title["']?\s*:\s*["']?(.+?)["']?\s*,?\s*$""", re.MULTILINE)
+# `boot\_interface`: for a renderer; who reads, quotes and compares wants the name. Code has no escapes to undo.
+_ESCAPED = re.compile(r"(```.*?```|`[^`\n]*`)|\\([_<\[\]])", re.DOTALL)
 _HTML = {".html", ".htm", ".xhtml"}
 
 
@@ -227,7 +230,7 @@ def _main_text(tree: Any, fast: bool) -> str:
         include_comments=False,
         prune_xpath=["//nav"],
     )
-    return text or ""
+    return _ESCAPED.sub(lambda found: found[1] or found[2], text or "")
 
 
 def _front_matter(text: str) -> tuple[str, str]:
@@ -271,8 +274,10 @@ def _mark_copies(database: sqlite3.Connection, threshold: float) -> int:
     rows = _rows_per_band(threshold)
     copies = 0
     pages = "SELECT rowid, url, signature FROM page WHERE original = ? ORDER BY url, rowid"
-    for original in (1, 0):
-        for page, url, signature in database.execute(pages, (original,)):
+    total = database.execute("SELECT count(*) FROM page").fetchone()[0]
+    with progress(total, "page", "compare") as bar:
+        for page, url, signature in chain(*(database.execute(pages, (original,)) for original in (1, 0))):
+            bar.update()
             keys = _band_keys(signature, rows)
             alike = database.execute(
                 "SELECT DISTINCT page.url, signature FROM band JOIN page ON page.rowid = band.page "
