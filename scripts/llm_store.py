@@ -66,9 +66,7 @@ def verify(folders: list[Path]) -> None:
             whole, twice = whole + 1, twice + (key in seen)
             seen.add(key)
     if damaged:
-        raise InputError(
-            f"{damaged} damaged lines, {whole - twice:,} other calls; `compact` puts aside what is none"
-        )
+        raise InputError(f"{damaged} damaged lines, {whole - twice:,} other calls; `compact` puts aside what is none")
     print(f"{whole - twice:,} calls of {len(folders)} engines are whole; {twice} are there twice, the first counts")
 
 
