@@ -121,6 +121,7 @@ PITCH_FAULTS = [
     (f"{PITCH} It is a 19-metre cage.", None),
     (f"{PITCH} It is a 20-metre cage.", "a number"),
     ("Buy it now.", "too short"),
+    (PITCH.rstrip("."), "is cut off"),
     (f"{PITCH} Only EUR 99 a month.", "a number"),
     (f"{PITCH} Trusted by Petra Oakhanger.", "a name"),
     (f"{PITCH} Call [phone number].", "has a gap"),

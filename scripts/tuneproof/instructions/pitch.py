@@ -45,6 +45,8 @@ def fault(chunk: Chunk, material: str, pitch: str) -> str | None:
     """Return why a pitch cannot be kept, or None."""
     if len(pitch.split()) not in _WORDS:
         return "too short or too long"
+    if pitch[-1:] not in ".!?":
+        return "is cut off"
     if careless(pitch):
         return "has a gap, or points at the text"
     if what := invented(pitch, material):
