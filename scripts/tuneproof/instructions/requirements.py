@@ -30,8 +30,7 @@ _POINTS_AT_PRODUCT = re.compile(r"\b(?:this|the) (?:product|item|service)\b", re
 
 class _Requirements(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    # the length is the shape's: a small model goes on to say how the product helps
-    requirements: list[Annotated[str, Field(min_length=1, max_length=220)]]
+    requirements: list[Annotated[str, Field(min_length=1, max_length=600)]]
 
 
 SHAPE = _Requirements  # what a reply must be. Its name and fields are part of the address of every stored call.
