@@ -1,6 +1,7 @@
 """Calls with next steps, and pitches: grounded in their pages, split by page, whatever a page or a model says."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -121,6 +122,7 @@ PITCH_FAULTS = [
     (f"{PITCH} It is a 19-metre cage.", None),
     (f"{PITCH} It is a 20-metre cage.", "a number"),
     ("Buy it now.", "too short"),
+    (PITCH.rstrip("."), "is cut off"),
     (f"{PITCH} Only EUR 99 a month.", "a number"),
     (f"{PITCH} Trusted by Petra Oakhanger.", "a name"),
     (f"{PITCH} Call [phone number].", "has a gap"),
@@ -137,8 +139,16 @@ def test_which_pitches_are_kept(text, reason):
     assert found is None if reason is None else reason in (found or "kept")
 
 
-def test_the_description_is_the_pages_own_prose_under_its_title():
-    assert pitch.description(CHUNK).startswith("Private cages: A cage is a fenced part of a hall")
+def test_the_description_is_the_pages_own_prose_and_names_the_product():
+    assert pitch.description(CHUNK).startswith("A cage is a fenced part of a hall")
+    other = replace(CHUNK, headings=["Private cages in Ostrevik"])
+    assert pitch.description(other).startswith("Private cages in Ostrevik. A cage is a fenced part of a hall")
+
+
+def test_a_chunk_that_does_not_speak_of_its_page_has_no_pitch_but_a_call():
+    other = replace(CHUNK, headings=["Undercroft Media Vault"])
+    assert pitch.describes(CHUNK) and not pitch.describes(other)
+    assert calls.describes(CHUNK) and calls.describes(other)
 
 
 @pytest.mark.parametrize("task", ["next-steps", "pitch"])
@@ -175,7 +185,7 @@ def test_with_few_chunks_each_is_asked_about_for_several_customers():
 def test_chunks_without_prose_are_not_asked_about():
     bare = [Chunk("x", "px", "u", "g0", ["Title"], "# Title\n\n| a | b |", 90)]
     assert all(u.chunk.id != "x" for u in draw_units(bare + pages(20), spec()))
-    with pytest.raises(InputError, match="no chunk has 40 words of prose"):
+    with pytest.raises(InputError, match="task next-steps: no chunk is prose about"):
         draw_units(bare, spec())
     with pytest.raises(InputError, match="group: 'goods' has no chunk, expected one of: g0, g1"):
         draw_units(pages(20), spec(group="goods"))
@@ -186,7 +196,7 @@ def test_rows_of_a_split_are_about_its_pages_and_no_more_than_asked_for():
     units = draw_units(chunks, spec("pitch"))
     # a pitch that names its hall, so that no two are the same
     replies = [
-        Answered(f"call{n}", Reply(json.dumps({"sentences": [PITCH, f"This is hall {u.chunk.id[1:]}."]}), 1, 1, "stop"))
+        Answered(f"call{n}", Reply(json.dumps({"pitch": f"{PITCH} This is hall {u.chunk.id[1:]}."}), 1, 1, "stop"))
         for n, u in enumerate(units)
     ]
     written, failed = written_from(units, pitch, replies)
@@ -203,7 +213,7 @@ def test_rows_of_a_split_are_about_its_pages_and_no_more_than_asked_for():
     held = {row.page_id for s in ("val", "test_new_pages") for row in splits[s]}
     assert not held & {row.page_id for row in splits["train"]}
     row = splits["train"][0]
-    assert row.question.startswith("Pitch:\nPrivate cages: A cage is")
+    assert row.question.startswith("Pitch:\nA cage is")
     assert row.messages == [{"role": "user", "content": row.question}, {"role": "assistant", "content": row.answer}]
 
 

@@ -171,6 +171,7 @@ CASES = [
     ("The customer needs sparrows for a city where it has no equipment of its own yet.", "gives the name away"),
     ("The customer needs a router at the edge and has no equipment of its own yet.", None),
     ("The customer needs traffic.", "too short"),
+    ("The customer has no equipment in the city and needs to steer traffic there from", "is cut off"),
     ("The customer needs 400 Gbit/s in a city where it has no equipment of its own.", "has a number"),
     ("The customer moves to Ostrevik and needs to steer traffic there from day one.", "has a name"),
     ("The customer needs what this product does in a city where it has no equipment.", "points at the product"),

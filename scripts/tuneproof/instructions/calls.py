@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tuneproof.instructions.grounds import careless, copied, invented, supported
-from tuneproof.instructions.products import title_of
+from tuneproof.instructions.products import prose, title_of
 from tuneproof.llm.calls import Request
 from tuneproof.records import Chunk, content_id
 
@@ -28,6 +28,7 @@ CUSTOMERS = (
     "advises other companies on their move to new premises",
 )
 _MAX_TOKENS = 900
+_LEAST_WORDS = 40
 # Share of the content words that must stand in the sources: steps repeat the call, the salesperson rewords the page.
 _GROUNDED_STEPS = 0.5
 _GROUNDED_SALES = 0.3
@@ -57,6 +58,11 @@ class _Call(BaseModel):
 SHAPE = _Call
 GAPS = {"customer", "title", "text"}
 VARIANTS = len(CUSTOMERS)
+
+
+def describes(chunk: Chunk) -> bool:
+    """Tell whether a chunk has enough prose to talk about."""
+    return len(prose(chunk.text).split()) >= _LEAST_WORDS
 
 
 def request(chunk: Chunk, variant: int, template: str) -> Request:

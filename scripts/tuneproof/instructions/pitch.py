@@ -13,7 +13,10 @@ from tuneproof.records import Chunk
 
 _DESCRIPTION_LENGTH = 450
 _MAX_TOKENS = 220
-_WORDS = range(20, 91)
+_WORDS = range(20, 101)
+# A page's later chunks may explain an idea and not what the page is named for.
+_LEAST_WORDS = 25
+_NAMED = 0.5
 _COPIED = 0.5
 # Share of the pitch's content words that must stand in the description: praise is new, what is praised is not.
 _GROUNDED = 0.5
@@ -21,13 +24,19 @@ _GROUNDED = 0.5
 
 class _Pitch(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    # sentences, counted by the shape: asked for three in words, a small model writes until it is cut off
-    sentences: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(min_length=2, max_length=3)
+    # Not as a list of short sentences: held to a length by the grammar, a small model garbles words and copies more.
+    pitch: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 SHAPE = _Pitch
 GAPS = {"description"}
 VARIANTS = 1
+
+
+def describes(chunk: Chunk) -> bool:
+    """Tell whether a chunk describes what its page is named for."""
+    text = prose(chunk.text)
+    return len(text.split()) >= _LEAST_WORDS and supported(title_of(chunk), text) >= _NAMED
 
 
 def request(chunk: Chunk, variant: int, template: str) -> Request:
@@ -38,13 +47,15 @@ def request(chunk: Chunk, variant: int, template: str) -> Request:
 
 def parts(chunk: Chunk, reply: str) -> tuple[str, str]:
     """Return the description and the pitch."""
-    return description(chunk), " ".join(" ".join(_Pitch.model_validate_json(reply).sentences).split())
+    return description(chunk), " ".join(_Pitch.model_validate_json(reply).pitch.split())
 
 
 def fault(chunk: Chunk, material: str, pitch: str) -> str | None:
     """Return why a pitch cannot be kept, or None."""
     if len(pitch.split()) not in _WORDS:
         return "too short or too long"
+    if pitch[-1:] not in ".!?":
+        return "is cut off"
     if careless(pitch):
         return "has a gap, or points at the text"
     if what := invented(pitch, material):
@@ -57,5 +68,6 @@ def fault(chunk: Chunk, material: str, pitch: str) -> str | None:
 
 
 def description(chunk: Chunk) -> str:
-    """Return the title of the chunk's page and the chunk's prose, whole sentences of at most 450 characters."""
-    return f"{title_of(chunk)}: {cut(prose(chunk.text), _DESCRIPTION_LENGTH)}"
+    """Return the chunk's prose, at most 450 characters of whole sentences, with the title in front where it lacks that."""
+    text = cut(prose(chunk.text), _DESCRIPTION_LENGTH)
+    return text if supported(title_of(chunk), text) == 1 else f"{title_of(chunk)}. {text}"

@@ -7,8 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tuneproof.instructions.grounds import careless, copied, invented
 from tuneproof.instructions.products import Product
@@ -19,17 +20,17 @@ from tuneproof.records import content_id
 
 # A word of a name is distinctive where at most this share of the other products uses it.
 _SHARED = 0.01
-_TOKENS_EACH = 70
-_WORDS = range(8, 61)
+_TOKENS_EACH = 75
+_WORDS = range(8, 46)
 # Share of a requirement's runs of five words that may stand in the description.
 _COPIED = 0.4
 _FEWEST, _MOST = 3, 8
-_POINTS_AT_PRODUCT = re.compile(r"\bthis (?:product|item|service)\b", re.IGNORECASE)
+_POINTS_AT_PRODUCT = re.compile(r"\b(?:this|the) (?:product|item|service)\b", re.IGNORECASE)
 
 
 class _Requirements(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    requirements: list[str]
+    requirements: list[Annotated[str, Field(min_length=1, max_length=600)]]
 
 
 SHAPE = _Requirements  # what a reply must be. Its name and fields are part of the address of every stored call.
@@ -120,6 +121,8 @@ def fault(text: str, product: Product, avoided: list[str]) -> str | None:
     words = content_words(text)
     if len(text.split()) not in _WORDS:
         return "too short or too long"
+    if text[-1:] not in ".!?":
+        return "is cut off"
     if content_words(product.name) <= words or words & set(avoided):
         return "gives the name away"
     if careless(text) or _POINTS_AT_PRODUCT.search(text):

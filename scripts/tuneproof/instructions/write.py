@@ -15,14 +15,11 @@ from pydantic import BaseModel
 from tuneproof.errors import InputError
 from tuneproof.instructions import calls, pitch
 from tuneproof.instructions.draw import SPARE, assign, in_turns, quotas, take
-from tuneproof.instructions.products import of_group, prose
+from tuneproof.instructions.products import of_group
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered, failures
 from tuneproof.records import Chunk, Example, content_id
 from tuneproof.study import InstructionsSpec, Split
-
-# A chunk with fewer words of prose has nothing to talk about.
-_LEAST_WORDS = 40
 
 
 class Task(Protocol):
@@ -39,6 +36,10 @@ class Task(Protocol):
     @property
     def VARIANTS(self) -> int:
         """In how many ways a chunk can be asked about."""
+
+    @property
+    def describes(self) -> Callable[[Chunk], bool]:
+        """Whether a chunk has what the task is about."""
 
     @property
     def request(self) -> Callable[[Chunk, int, str], Request]:
@@ -79,9 +80,9 @@ class Written:
 
 def draw_units(chunks: list[Chunk], spec: InstructionsSpec) -> list[Unit]:
     """Return what the LLM is asked about: pages take turns, and some more than the rows wanted, for drops."""
-    usable = [c for c in of_group(chunks, spec.group) if len(prose(c.text).split()) >= _LEAST_WORDS]
+    usable = [chunk for chunk in of_group(chunks, spec.group) if TASKS[spec.task].describes(chunk)]
     if not usable:
-        raise InputError(f"no chunk has {_LEAST_WORDS} words of prose, expected pages that describe something")
+        raise InputError(f"task {spec.task}: no chunk is prose about its page's subject, expected some")
     splits = assign({chunk.page_id: chunk.group for chunk in usable}, spec)
     variants = min(TASKS[spec.task].VARIANTS, math.ceil(SPARE * spec.rows / len(usable)) + 1)
     units = [Unit(chunk, variant, splits[chunk.page_id]) for variant in range(variants) for chunk in usable]
