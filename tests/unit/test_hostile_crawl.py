@@ -321,7 +321,7 @@ def test_a_site_whose_robots_fails_is_closed_and_one_without_is_open(root, tmp_p
         assert (result.returncode == 0) == crawled
         assert (server.asked["/good/a.html"] == 1) == crawled
     if not crawled:
-        assert f"its robots.txt gave no answer to go by: HTTP status {status}" in result.stderr
+        assert f"no robots.txt to go by: HTTP status {status}" in result.stderr
 
 
 # --- several sites ---

@@ -268,8 +268,9 @@ class _Spider(scrapy.Spider):
             for url in start:
                 yield from self._ask(url, self.parse, depth=0)
             return
+        reason = self._reason(failure)
         for url in start:
-            self._no_page(url, f"its robots.txt gave no answer to go by: {self._reason(failure)}")
+            self._no_page(url, f"no robots.txt to go by: {reason}" if response is not None else reason)
 
     def parse_sitemap(self, response: Response) -> Iterator[Request]:
         """Follow a sitemap's pages, and the sitemaps of an index."""
