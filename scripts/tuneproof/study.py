@@ -456,6 +456,12 @@ class ReansweredSpec(_AnyKind):
     top_k: int = Field(3, ge=1, le=50, description="Chunks in the prompt.")
     max_tokens: int = Field(160, ge=1, description="Tokens of an answer, at most.")
 
+    @model_validator(mode="after")
+    def _nothing_to_sort(self) -> ReansweredSpec:
+        if self.retriever == "oracle" and self.reranker:
+            raise ValueError(f"reranker: {self.reranker!r} has one chunk to sort, expected none with the oracle")
+        return self
+
 
 class TypedSpec(_AnyKind):
     """The conceptual or the factual pairs of another data set, as many of the one as of the other."""

@@ -97,6 +97,14 @@ CONFIG_CASES = {
         "retrieval.reranker: 'all-minilm' is not in `models`",
         "did you mean 'all-minilm-l6-v2'?",
     ),
+    "reranker of an oracle": (
+        {
+            "datasets/oracle": {"kind": "reanswered", "of": "haldrune", "llm": "qwen", "retriever": "oracle"},
+            "datasets/oracle/reranker": "all-minilm-l6-v2",
+        },
+        "datasets.oracle: reranker: 'all-minilm-l6-v2'",
+        "expected none with the oracle",
+    ),
     "engine that there is none of": (
         {"llms/qwen/engine": "magic"},
         "llms.qwen.engine: 'magic' is wrong",

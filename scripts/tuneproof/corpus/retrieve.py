@@ -54,13 +54,16 @@ def bm25(questions: list[str], chunks: list[Chunk]) -> list[Ranking]:
     """Rank by BM25 with k1 1.5, b 0.75 and Lucene's idf, which no word makes negative; no shared word, no rank."""
     import bm25s
 
+    # numbers instead of words: a word that is met again is no further string in memory
+    known: dict[str, int] = {}
+    numbered = [[known.setdefault(word, len(known)) for word in words(searched_text(chunk))] for chunk in chunks]
     index = bm25s.BM25()
-    index.index([words(searched_text(chunk)) for chunk in chunks], show_progress=False)
+    index.index((numbered, known), show_progress=False)
     rankings = []
     with progress(len(questions), "question", "rank by words") as bar:
         for question in questions:
-            known = [word for word in words(question) if word in index.vocab_dict]
-            rankings.append(_best(index.get_scores(known)) if known else [])
+            asked = [known[word] for word in words(question) if word in known]
+            rankings.append(_best(index.get_scores(asked)) if asked else [])
             bar.update()
     return rankings
 
