@@ -21,6 +21,7 @@ from tuneproof.records import content_id
 # A word of a name is distinctive where at most this share of the other products uses it.
 _SHARED = 0.01
 _TOKENS_EACH = 75
+_MOST_CHARS = 240  # the grammar ends a sentence that a small model would go on with until its tokens are used up
 _WORDS = range(8, 46)
 # Share of a requirement's runs of five words that may stand in the description.
 _COPIED = 0.4
@@ -30,7 +31,7 @@ _POINTS_AT_PRODUCT = re.compile(r"\b(?:this|the) (?:product|item|service)\b", re
 
 class _Requirements(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    requirements: list[Annotated[str, Field(min_length=1, max_length=600)]]
+    requirements: list[Annotated[str, Field(min_length=1, max_length=_MOST_CHARS)]]
 
 
 SHAPE = _Requirements  # what a reply must be. Its name and fields are part of the address of every stored call.
