@@ -599,9 +599,6 @@ CASES = {
     "prompt missing": Case(
         "write_pairs", ["prompt.txt: no such file", "expected a prompt with {n}"], {"prompt.txt": None}
     ),
-    "broken line in the middle of the store": Case(
-        "write_pairs", [".jsonl line 2", "expected a stored call"], {"store/": "BREAK LINE 2"}
-    ),
     "replies that are no JSON": Case(
         "write_pairs",
         ["12 of 12 replies are unusable", "more than max_failed 0.2", "out/log.jsonl"],
