@@ -51,16 +51,16 @@ def main() -> None:
     drawn = evenly({pair.id: groups[pair.chunk_id] for pair in pairs}, spec.annotated)
     pairs = [pair for pair in pairs if pair.id in drawn]
     questions = read_human(spec.human)[0] if spec.human else []
-    requests = annotate.requests([(p.question, p.answer) for p in pairs], template)
-    requests += annotate.requests([(row.question, "") for row in questions], template)
+    texts = [(pair.question, pair.answer) for pair in pairs] + [(row.question, "") for row in questions]
+    requests = annotate.requests(texts, template, spec.calibrated)
     llm, calls = parse_llm(args.llm, args.calls)
     answered = complete_with(llm, args.model, requests, args.store, "annotate types", calls)
-    annotated = annotate.annotations_from([p.id for p in pairs], answered[: len(pairs)])
-    sorted_too = annotate.annotations_from([row.id for row in questions], answered[len(pairs) :])
-    if missing := len(requests) - len(annotated) - len(sorted_too):
-        print(f"annotate types: {missing} of {len(requests)} replies give no type", file=sys.stderr)
-    write_rows(args.out, annotated)
-    write_rows(args.human_out, sorted_too)
+    asked = [*(pair.id for pair in pairs), *(row.id for row in questions)]
+    annotated = {row.id: row for row in annotate.annotations_from(asked, answered, spec.calibrated)}
+    if missing := len(asked) - len(annotated):
+        print(f"annotate types: {missing} of {len(asked)} replies give no type", file=sys.stderr)
+    write_rows(args.out, [annotated[pair.id] for pair in pairs if pair.id in annotated])
+    write_rows(args.human_out, [annotated[row.id] for row in questions if row.id in annotated])
     write_json(args.usage, usage_of("annotate types", llm, answered))
 
 

@@ -427,9 +427,12 @@ class Types(_Section):
     llm: Id = Field(description="The LLM that annotates.")
     encoder: Id = Field(description="The BERT of `models` that is fine-tuned.")
     annotated: int = Field(5000, ge=10, description="Pairs that the LLM annotates, drawn evenly over groups.")
+    calibrated: bool = Field(
+        False, description="Take off the LLM's leaning, which is what it says of no question at all: for small models."
+    )
     human_labels: str | None = Field(
         None,
-        description="Folder of questions that people have sorted (NF-CATS: train.csv, valid.csv, test.csv), to hold "
+        description="Folder of questions that people have sorted (NF-CATS: train.csv, test.csv), to hold "
         "classifier and LLM against. $VARIABLES of the environment are filled in.",
     )
     epochs: int = Field(4, ge=1, description="Passes over the annotated pairs.")

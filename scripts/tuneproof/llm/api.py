@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 from tuneproof.errors import InputError
 from tuneproof.llm.budget import Cost, Purse, at_most
-from tuneproof.llm.calls import FILTERED, REFUSED, Reply, Request
+from tuneproof.llm.calls import FILTERED, REFUSED, Reply, Request, choice_of
 from tuneproof.llm.limits import Bucket, Pace, backoff, learn, retry_after
 from tuneproof.records import Message
 from tuneproof.study import ApiLLM
@@ -453,7 +453,7 @@ def _arguments(llm: ApiLLM, request: Request) -> dict[str, Any]:
     messages = request.messages
     said: dict[str, Any] = {"messages": messages, "max_tokens": request.max_tokens, "temperature": 0}
     if request.choices:
-        said["messages"] = _with(messages, _ONLY.format(choices=", ".join(request.choices)))
+        said["messages"] = _with(messages, _ONLY.format(choices=", ".join(c.strip() for c in request.choices)))
         return {**said, "logprobs": True, "top_logprobs": _TOP}
     if request.prefill:
         raise InputError("engine openai does not go on with a begun reply")
@@ -488,8 +488,8 @@ def reply_of(request: Request, completion: dict[str, Any]) -> Reply:
     if request.choices and candidates:
         weights = dict.fromkeys(request.choices, 0.0)
         for candidate in candidates:
-            if (token := candidate["token"].strip()) in weights:  # "4" and " 4" are two tokens and one choice
-                weights[token] += math.exp(candidate["logprob"])
+            if said := choice_of(candidate["token"], request.choices):
+                weights[said] += math.exp(candidate["logprob"])
         if total := sum(weights.values()):
             distribution = {name: weight / total for name, weight in weights.items()}
     text, refusal = message.get("content") or "", message.get("refusal")

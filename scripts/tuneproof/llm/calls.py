@@ -22,6 +22,7 @@ class Request:
 
     `prefill` begins the reply and is not part of the reply's text. With `schema` (a JSON schema) the reply is JSON
     of that shape. With `choices` (single tokens) nothing is written: the reply carries the distribution over them.
+    A model of one's own reads a choice's leading space as part of its token; an API is told the choices without it.
     """
 
     messages: list[Message]
@@ -113,3 +114,12 @@ class Provider(Protocol):
         the configured one) raises InputError; what was answered until then is kept.
         """
         ...
+
+
+def choice_of(text: str, choices: list[str]) -> str | None:
+    """Return the one choice that a token or a reply is, or begins; None where it is none, or may be several.
+
+    " 4" and "4" are two tokens and one choice, and a tokenizer may split "conceptual" where another does not.
+    """
+    begun = [choice for choice in choices if text.strip() and choice.strip().startswith(text.strip())]
+    return begun[0] if len(begun) == 1 else None

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
-from tuneproof.llm.calls import Reply, Request, answer_fitting
+from tuneproof.llm.calls import Reply, Request, answer_fitting, choice_of
 from tuneproof.study import VLLMLLM
 
 _TOP = 20  # the most candidates for a token that vLLM gives without being told otherwise
@@ -83,8 +83,8 @@ def _reply(request: Request, output: Any, served: str) -> Reply:
     if request.choices:
         weights = dict.fromkeys(request.choices, 0.0)
         for candidate in written.logprobs[0].values():
-            if (token := (candidate.decoded_token or "").strip()) in weights:
-                weights[token] += math.exp(candidate.logprob)
+            if said := choice_of(candidate.decoded_token or "", request.choices):
+                weights[said] += math.exp(candidate.logprob)
         if total := sum(weights.values()):
             distribution = {name: weight / total for name, weight in weights.items()}
     return Reply(

@@ -1,6 +1,6 @@
 """Questions that people have sorted: NF-CATS (Bolotova et al. 2022), github.com/Lurunchik/NF-CATS, MIT.
 
-Its folder has train.csv, valid.csv and test.csv with the columns annotated_by, category and question. A FACTOID is
+Its folder has train.csv and test.csv with the columns annotated_by, category and question. A FACTOID is
 factual; what is EVIDENCE-BASED, a REASON, a COMPARISON or an INSTRUCTION is conceptual; other categories are neither.
 `annotated_by` is authors or mturk where people have looked at the question, else unsupervised: the category is then
 that of the site which the question was taken from.
@@ -23,10 +23,10 @@ CATEGORIES = {
     "COMPARISON": "conceptual",
     "INSTRUCTION": "conceptual",
 }
-FILES = ("train.csv", "valid.csv", "test.csv")
-# Hardly any of the questions that people have looked at is factual (14 in the test's 682), so as many of the site's.
-_SITE_QUESTIONS = 300
-_TRAIN_QUESTIONS = 400
+_BY = ("authors", "mturk", "unsupervised")
+# Hardly any of the questions that people have looked at is factual (11 of the test's 435): more by the site's word.
+_SITE_QUESTIONS = 150
+_TRAIN_QUESTIONS = 250
 
 
 @dataclass(frozen=True)
@@ -40,37 +40,32 @@ class HumanRow:
 
 
 def read_human(folder: Path) -> tuple[list[HumanRow], Counter[str]]:
-    """Return questions of train.csv, and of valid.csv and test.csv as the test; and how many are left out, and why.
+    """Return questions of train.csv and test.csv, and how many that people have looked at in the latter are neither.
 
     A question that the test has too is not in train.
     """
     left_out: Counter[str] = Counter()
-    people: dict[str, HumanRow] = {}
-    site: dict[str, HumanRow] = {}
-    train: dict[str, HumanRow] = {}
-    for name in reversed(FILES):
-        for number, (by, category, question) in enumerate(_read(folder / name), 2):
-            key = " ".join(question.casefold().rstrip("?. ").split())
-            if by not in ("authors", "mturk", "unsupervised"):
-                raise InputError(f"{folder / name} row {number}: annotated_by: {by!r}, expected authors, mturk, …")
-            if category not in CATEGORIES:
-                if name != "train.csv" and by != "unsupervised":
-                    left_out[category] += 1
-                continue
-            row_id, kind = content_id(key), CATEGORIES[category]
-            if name == "train.csv":
-                if key not in people and key not in site:
-                    train.setdefault(key, HumanRow(row_id, question, kind, "train"))
-            elif by == "unsupervised":
-                site.setdefault(key, HumanRow(row_id, question, kind, "site"))
-            else:
-                people.setdefault(key, HumanRow(row_id, question, kind, "people"))
-    others = [row for key, row in site.items() if key not in people]
-    return [
-        *_draw(list(train.values()), _TRAIN_QUESTIONS),
-        *people.values(),
-        *_draw(others, _SITE_QUESTIONS),
-    ], left_out
+    tested: dict[str, HumanRow] = {}
+    for by, category, question in sorted(_read(folder / "test.csv")):  # authors, mturk, unsupervised: people first
+        part = "site" if by == "unsupervised" else "people"
+        if category in CATEGORIES:
+            row = _row(category, question, part)
+            tested.setdefault(row.id, row)
+        elif part == "people":
+            left_out[category] += 1
+    train = {
+        row.id: row
+        for _, category, question in _read(folder / "train.csv")
+        if category in CATEGORIES and (row := _row(category, question, "train")).id not in tested
+    }
+    people = [row for row in tested.values() if row.part == "people"]
+    site = [row for row in tested.values() if row.part == "site"]
+    return [*_draw(list(train.values()), _TRAIN_QUESTIONS), *people, *_draw(site, _SITE_QUESTIONS)], left_out
+
+
+def _row(category: str, question: str, part: str) -> HumanRow:
+    plain = " ".join(question.casefold().rstrip("?. ").split())
+    return HumanRow(content_id(plain), question, CATEGORIES[category], part)
 
 
 def _draw(rows: list[HumanRow], limit: int) -> list[HumanRow]:
@@ -85,4 +80,8 @@ def _read(path: Path) -> list[tuple[str, str, str]]:
         table = csv.DictReader(stream)
         if missing := set(columns) - set(table.fieldnames or []):
             raise InputError(f"{path}: no column {sorted(missing)[0]!r}, expected {', '.join(columns)}")
-        return [(row["annotated_by"], row["category"], row["question"].strip()) for row in table]
+        rows = [(row["annotated_by"], row["category"], row["question"].strip()) for row in table]
+    for number, (by, _, _) in enumerate(rows, 2):
+        if by not in _BY:
+            raise InputError(f"{path} row {number}: annotated_by: {by!r}, expected one of {', '.join(_BY)}")
+    return rows
