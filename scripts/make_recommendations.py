@@ -30,6 +30,7 @@ def main() -> None:
     import dataclasses
 
     from tuneproof.corpus.index import Encoder
+    from tuneproof.instructions.draw import assign
     from tuneproof.instructions.funnel import funnel
     from tuneproof.instructions.products import Product
     from tuneproof.instructions.recommend import NEAREST, make_rows, rank
@@ -42,6 +43,10 @@ def main() -> None:
     template = read_prompt(args.prompt, {"requirement", "products"})
     products, written = read_rows(args.products, Product), read_rows(args.requirements, Requirement)
     screened, dropped = screen(written, products)
+    # anew, over the products of which a requirement is left: with few products a split would else come to nothing
+    kept = {r.page_id for r in screened}
+    parts = assign({p.page_id: p.category for p in products if p.page_id in kept}, spec)
+    products = [dataclasses.replace(p, split=parts.get(p.page_id, "train")) for p in products]
     encoder = Encoder(args.encoder)
     ranked = rank(screened, products, spec.options, lambda texts: encoder.embed(texts, "embed"))
     dropped += [(r.requirement, "other products of its list are nearer") for r in ranked if r.rank > NEAREST]
