@@ -17,7 +17,17 @@ WHOLE = {
     "screen_pairs": 1,
     "rephrase_questions": 1,
     "split_pairs": 1,
-    "write_card": 1,
+    "retrieve_for_answers": 1,
+    "reanswer": 1,
+    "annotate_types": 1,
+    "train_types": 1,
+    "classify_pairs": 1,
+    "draw_typed": 2,
+    "write_requirements": 1,
+    "make_recommendations": 1,
+    "write_instructions": 2,
+    "split_instructions": 2,
+    "write_card": 7,
     "audit_leaks": 1,
     "train": 1,
     "retrieve": 1,
@@ -64,6 +74,7 @@ def test_what_was_done_here_is_not_done_again_in_a_container_on_a_cluster(done):
 # what is changed (file, old, new) -> the jobs that run again
 TRAINED = {"train": 1, "answer": 1, "measure": 1, "judge": 1, "plot_loss": 1, **FROM_TABLE}
 ANSWERED = {"answer": 3, "measure": 3, "judge": 3, **FROM_TABLE}
+CARD = {"write_card": 1, "audit_leaks": 1, "write_manifest": 1, "write_report": 1}
 RETRIEVED = {"retrieve": 1, "measure_retrieval": 1, "answer": 1, "measure": 1, "judge": 1, **FROM_TABLE}
 CHANGES = {
     "LoRA rank": (("config.yaml", "rank: 32", "rank: 8"), {**TRAINED, "resolve_study": 1}),
@@ -73,16 +84,32 @@ CHANGES = {
     ),
     "longest answer": (("config.yaml", "max_new_tokens: 48", "max_new_tokens: 64"), {**ANSWERED, "resolve_study": 1}),
     "chunks in the prompt": (
-        ("config.yaml", "top_k: 2", "top_k: 3"),
+        ("config.yaml", "retrieval:\n  top_k: 2", "retrieval:\n  top_k: 3"),
         {**RETRIEVED, "resolve_study": 1},
     ),
     "retriever": (
-        ("config.yaml", "top_k: 2", "top_k: 2\n  retriever: fused"),
+        ("config.yaml", "retrieval:\n", "retrieval:\n  retriever: fused\n"),
         {**RETRIEVED, "resolve_study": 1},
     ),
     "resamples": (
         ("config.yaml", "judges: [qwen]", "judges: [qwen]\n  bootstrap: 2000"),
         {"measure_retrieval": 1, **FROM_TABLE, "resolve_study": 1},
+    ),
+    "D-RAG's chunks": (
+        ("config.yaml", "retriever: fused, top_k: 2", "retriever: fused, top_k: 3"),
+        {"retrieve_for_answers": 1, "reanswer": 1, **CARD, "resolve_study": 1},
+    ),
+    "pairs that are annotated": (
+        ("config.yaml", "annotated: 48", "annotated: 50"),
+        {
+            "annotate_types": 1,
+            "train_types": 1,
+            "classify_pairs": 1,
+            "draw_typed": 2,
+            **CARD,
+            "write_card": 4,
+            "resolve_study": 1,
+        },
     ),
     "judge's prompt": (("prompts/judge.paper.txt", "Score Rubrics:", "Rubrics:"), {"judge": 3, **FROM_TABLE}),
     "report's template": (("report/report.html.j2", "</html>", "</html>\n"), {"write_report": 1}),
