@@ -126,7 +126,7 @@ wildcard_constraints:
     annotator="[^/]+",
 
 
-def section(registry, wildcard=None):
+def section(registry, wildcard=None, without=()):
     """A section of the configuration with its defaults written out, as JSON: what a script is given as --spec.
 
     As a rule's parameter it makes Snakemake rerun exactly the jobs whose section has changed.
@@ -136,7 +136,7 @@ def section(registry, wildcard=None):
         part = getattr(CONFIG, registry)
         if wildcard:
             part = part[getattr(wildcards, wildcard)]
-        return json.dumps(part.model_dump(mode="json"))
+        return json.dumps(part.model_dump(mode="json", exclude=set(without)))
 
     return of
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from copies import copy_workflow
 
-# makes whatever output is missing; "site" is the one that is a folder
+# makes whatever output is missing; "site" and "classifier" are the ones that are folders
 _STUB = """#!/bin/sh
 while read -r file; do
     mkdir -p "$(dirname "$file")"
-    case "$file" in */site) mkdir -p "$file" ;; *) [ -e "$file" ] || : > "$file" ;; esac
+    case "$file" in */site | */classifier) mkdir -p "$file" ;; *) [ -e "$file" ] || : > "$file" ;; esac
 done < outputs
 """
 

@@ -74,7 +74,7 @@ def test_what_was_done_here_is_not_done_again_in_a_container_on_a_cluster(done):
 # what is changed (file, old, new) -> the jobs that run again
 TRAINED = {"train": 1, "answer": 1, "measure": 1, "judge": 1, "plot_loss": 1, **FROM_TABLE}
 ANSWERED = {"answer": 3, "measure": 3, "judge": 3, **FROM_TABLE}
-CARD = {"write_card": 1, "audit_leaks": 1, "write_manifest": 1, "write_report": 1}
+CARD = {"write_card": 1, "audit_leaks": 1, "write_report": 1}
 RETRIEVED = {"retrieve": 1, "measure_retrieval": 1, "answer": 1, "measure": 1, "judge": 1, **FROM_TABLE}
 CHANGES = {
     "LoRA rank": (("config.yaml", "rank: 32", "rank: 8"), {**TRAINED, "resolve_study": 1}),
