@@ -32,12 +32,13 @@ def main() -> None:
 
     from tuneproof import plan
     from tuneproof.records import write_json
+    from tuneproof.study import made
 
     config, jobs = dry_run(args.study, args.profile, forceall=args.estimate is not None)
     if not jobs:
         print(f"{config.study.name}: nothing is left to do")
         return
-    sizes = {d: plan.sizes_of(config, d, counted_rows(config, d)) for d in config.study.datasets}
+    sizes = {d: plan.sizes_of(config, d, counted_rows(config, d)) for d in made(config)}
     lines = plan.plan(config, jobs, sizes)
     print(f"{config.study.name} with {args.profile}: {len(jobs)} jobs{'' if args.estimate else ' are left to do'}\n")
     print(plan.table(lines))
@@ -152,7 +153,9 @@ def place_of(job: Any, login: bool, submits: bool) -> str:
 
 def counted_rows(config: "Config", dataset: str) -> dict[str, int]:
     """Count the rows of a data set's files that exist already."""
-    corpus = Path("resources/corpora") / config.datasets[dataset].corpus
+    from tuneproof.study import corpus_of
+
+    corpus = Path("resources/corpora") / (corpus_of(config, dataset) or "")
     folder = Path("results/datasets") / dataset
     files = {
         "pages": [corpus / "pages.jsonl"],

@@ -7,13 +7,27 @@ an `Assumption` below, printed with its source. A time so expected is right with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tuneproof.llm.budget import dollars as dollars_for
 from tuneproof.scores.judge import FEEDBACK_TOKENS
-from tuneproof.study import VLLMLLM, ApiLLM, Config, LoRA, ModelSpec, TransformersLLM
+from tuneproof.study import (
+    VLLMLLM,
+    ApiLLM,
+    Config,
+    DatasetSpec,
+    InstructionsSpec,
+    LoRA,
+    ModelSpec,
+    ReansweredSpec,
+    RecommendationSpec,
+    TransformersLLM,
+    TypedSpec,
+    corpus_of,
+)
 
 HERE, LOGIN, API, CPU, GPU = "this machine", "login node", "API", "CPU", "GPU"
 
@@ -45,6 +59,18 @@ WRITE_PROMPT = Assumption("tokens of the prompt of write_pairs without its chunk
 WRITTEN_PAIR = Assumption("tokens that a written pair takes", 72, "Default study: 9,565 tokens for 132 pairs.")
 REPHRASE_PROMPT = Assumption("tokens of the prompt of rephrase_questions", 90, "Default study: 7,481 in 83 calls.")
 WORDING = Assumption("tokens that a wording takes", 20, "Default study: 4,885 for 83 × 3 wordings.")
+REANSWER_PROMPT = Assumption("tokens of reanswer's prompt without its chunks", 163, "Default study: 547 - 2 × 192.")
+REANSWER = Assumption("tokens of an answer from documents", 16, "Default study: 1,579 in 98 calls.")
+ANNOTATE_PROMPT = Assumption("tokens of the prompt of annotate_types", 235, "Default study: 48 calls.")
+SPARE_ROWS = Assumption("rows asked for per row wanted, because checks drop some", 1.6, "instructions/draw.py.")
+REQUIREMENTS = Assumption("requirements a call writes", 3, "The fewest; more where there are few products.")
+REQUIREMENTS_PROMPT = Assumption("tokens of the prompt of write_requirements", 288, "Default study: 10 calls.")
+REQUIREMENT = Assumption("tokens that a requirement takes", 28, "Default study: 1,510 for 60.")
+INSTRUCTIONS_PROMPT = Assumption(
+    "tokens of the prompt of write_instructions", 288, "Default study: 17 pitches; calls 394."
+)
+CALL = Assumption("tokens that a call with its next steps takes", 484, "Sample site: 18 calls.")
+PITCH = Assumption("tokens that a pitch takes", 123, "Default study: 2,090 in 17 calls.")
 JUDGE_PROMPT = Assumption("tokens of the prompt of judge", 366, "Default study: 72,564 in 198 calls.")
 FEEDBACK = Assumption(
     "tokens that a judge writes under scoring: generated",
@@ -109,6 +135,17 @@ PER_ITEM = {
     "screen_pairs": ("written", 0.02),
     "retrieve": ("tests", 0.01),
     "measure": ("tests", 0.01),
+}
+
+# The rules that ask LLMs which write, annotate or judge.
+ASKING = {
+    "write_pairs",
+    "rephrase_questions",
+    "reanswer",
+    "annotate_types",
+    "write_requirements",
+    "write_instructions",
+    "judge",
 }
 
 # An expected time is right within a factor of two: a limit should leave as much.
@@ -212,10 +249,14 @@ def sizes_of(config: Config, dataset: str, counted: Mapping[str, int]) -> Sizes:
     `counted` may hold pages, chunks, written, kept, train, tests.
     """
     spec = config.datasets[dataset]
+    if not isinstance(spec, DatasetSpec):
+        return _sizes_of_another_kind(config, dataset, spec, counted)
     chunks = counted.get("chunks") or spec.max_chunks or int(CHUNKS.value)
     asked = min(chunks, spec.max_chunks or chunks)
+    if spec.pairs:
+        asked = min(asked, math.ceil(spec.pairs / (KEPT.value * spec.pairs_per_chunk)))
     written = counted.get("written") or asked * spec.pairs_per_chunk
-    kept = counted.get("kept") or round(KEPT.value * written)
+    kept = counted.get("kept") or min(round(KEPT.value * written), spec.pairs or written)
     trained = kept * (1 - spec.splits.test_pages - spec.splits.val_pages)
     new_pages = min(spec.splits.max_new_page_questions, kept * spec.splits.test_pages)
     trained_pages = min(spec.splits.max_trained_page_questions, trained)
@@ -228,6 +269,36 @@ def sizes_of(config: Config, dataset: str, counted: Mapping[str, int]) -> Sizes:
         kept=kept,
         train=counted.get("train") or round(trained * (spec.phrasings - 1)),
         tests=counted.get("tests") or round(new_pages + trained_pages),
+        counted=tuple(sorted(counted)),
+    )
+
+
+def _sizes_of_another_kind(
+    config: Config,
+    dataset: str,
+    spec: ReansweredSpec | TypedSpec | RecommendationSpec | InstructionsSpec,
+    counted: Mapping[str, int],
+) -> Sizes:
+    if isinstance(spec, ReansweredSpec | TypedSpec):
+        of_corpus = {name: counted[name] for name in ("pages", "chunks") if name in counted}
+        parent = sizes_of(config, spec.of, of_corpus)
+        train, tests = parent.train, parent.tests
+        if isinstance(spec, TypedSpec):
+            train, tests = min(spec.rows, train // 2), min(spec.tests, tests // 2)
+        parent = replace(parent, counted=tuple(sorted(counted)))
+        return replace(parent, train=counted.get("train") or train, tests=counted.get("tests") or tests)
+    corpus = config.corpora[spec.corpus] if spec.corpus else None
+    chunks = counted.get("chunks") or int(CHUNKS.value)
+    each = REQUIREMENTS.value if isinstance(spec, RecommendationSpec) else 1
+    return Sizes(
+        pages=counted.get("pages") or round(chunks / CHUNKS_PER_PAGE.value),
+        chunks=chunks,
+        asked=math.ceil(spec.rows * SPARE_ROWS.value / each),
+        chunk_tokens=CHUNK_FILL.value * (corpus.chunks.max_tokens if corpus else 256),
+        written=counted.get("written") or round(spec.rows * SPARE_ROWS.value),
+        kept=spec.rows,
+        train=counted.get("train") or spec.rows - spec.validation - spec.tests,
+        tests=counted.get("tests") or spec.tests,
         counted=tuple(sorted(counted)),
     )
 
@@ -264,6 +335,10 @@ def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
         "crawl": _crawl,
         "write_pairs": _write_pairs,
         "rephrase_questions": _rephrase_questions,
+        "reanswer": _reanswer,
+        "annotate_types": _annotate_types,
+        "write_requirements": _write_requirements,
+        "write_instructions": _write_instructions,
         "train": _train,
         "answer": _answer,
         "judge": _judge,
@@ -274,7 +349,8 @@ def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
 def _size(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Sizes | None:
     if dataset := job.wildcards.get("dataset"):
         return sizes[dataset]
-    return next((sizes[d] for d in sizes if config.datasets[d].corpus == job.wildcards.get("corpus")), None)
+    corpus = job.wildcards.get("corpus")
+    return next((sizes[d] for d in sizes if corpus and corpus_of(config, d) == corpus), None)
 
 
 def weights_of(model: ModelSpec) -> float:
@@ -310,15 +386,42 @@ def _crawl(config: Config, job: Job, size: Sizes | None) -> Cost:
 
 def _write_pairs(config: Config, job: Job, size: Sizes | None) -> Cost:
     spec = config.datasets[job.wildcards["dataset"]]
-    assert size
+    assert size and isinstance(spec, DatasetSpec)
     prompt = WRITE_PROMPT.value + size.chunk_tokens
     return _calls(config, spec.llm, job, size.asked, prompt, spec.pairs_per_chunk * WRITTEN_PAIR.value)
 
 
 def _rephrase_questions(config: Config, job: Job, size: Sizes | None) -> Cost:
     spec = config.datasets[job.wildcards["dataset"]]
-    assert size
+    assert size and isinstance(spec, DatasetSpec)
     return _calls(config, spec.llm, job, size.kept, REPHRASE_PROMPT.value, spec.phrasings * WORDING.value)
+
+
+def _reanswer(config: Config, job: Job, size: Sizes | None) -> Cost:
+    spec = config.datasets[job.wildcards["dataset"]]
+    assert size and isinstance(spec, ReansweredSpec)
+    documents = 1 if spec.retriever == "oracle" else spec.top_k
+    prompt = REANSWER_PROMPT.value + documents * size.chunk_tokens
+    return _calls(config, spec.llm, job, size.kept, prompt, REANSWER.value)
+
+
+def _annotate_types(config: Config, job: Job, size: Sizes | None) -> Cost:
+    spec = config.datasets[job.wildcards["dataset"]]
+    assert size and isinstance(spec, DatasetSpec) and spec.types
+    return _calls(config, spec.types.llm, job, min(spec.types.annotated, size.kept), ANNOTATE_PROMPT.value, 1)
+
+
+def _write_requirements(config: Config, job: Job, size: Sizes | None) -> Cost:
+    spec = config.datasets[job.wildcards["dataset"]]
+    assert size and isinstance(spec, RecommendationSpec)
+    return _calls(config, spec.llm, job, size.asked, REQUIREMENTS_PROMPT.value, REQUIREMENTS.value * REQUIREMENT.value)
+
+
+def _write_instructions(config: Config, job: Job, size: Sizes | None) -> Cost:
+    spec = config.datasets[job.wildcards["dataset"]]
+    assert size and isinstance(spec, InstructionsSpec)
+    written = CALL if spec.task == "next-steps" else PITCH
+    return _calls(config, spec.llm, job, size.asked, INSTRUCTIONS_PROMPT.value, written.value)
 
 
 def _judge(config: Config, job: Job, size: Sizes | None) -> Cost:
@@ -493,7 +596,7 @@ def over_budget(config: Config, lines: Sequence[Line]) -> str:
 def _of_chunks(config: Config, dataset: str, size: Sizes) -> str:
     if "chunks" in size.counted:
         return f"of {size.chunks:,} chunks"
-    if config.datasets[dataset].max_chunks:
+    if getattr(config.datasets[dataset], "max_chunks", None):
         return "chunks (max_chunks; the corpus is not cut yet)"
     return "chunks (a guess: the corpus is not cut yet and max_chunks is not set)"
 
@@ -507,6 +610,14 @@ def assumptions(lines: Sequence[Line]) -> list[Assumption]:
         chosen += [WRITE_PROMPT, WRITTEN_PAIR]
     if "rephrase_questions" in rules:
         chosen += [REPHRASE_PROMPT, WORDING]
+    if "reanswer" in rules:
+        chosen += [REANSWER_PROMPT, REANSWER]
+    if "annotate_types" in rules:
+        chosen += [ANNOTATE_PROMPT]
+    if "write_requirements" in rules:
+        chosen += [SPARE_ROWS, REQUIREMENTS, REQUIREMENTS_PROMPT, REQUIREMENT]
+    if "write_instructions" in rules:
+        chosen += [SPARE_ROWS, INSTRUCTIONS_PROMPT, CALL, PITCH]
     if "judge" in rules:
         chosen += [JUDGE_PROMPT, FEEDBACK]
     if rules & {"train", "answer"}:
@@ -515,7 +626,7 @@ def assumptions(lines: Sequence[Line]) -> list[Assumption]:
             chosen += [GPU_FLOPS, GPU_MFU, GPU_BANDWIDTH, GPU_DECODING, GPU_START]
         else:
             chosen += [CPU_TRAINING, CPU_DECODING]
-    if rules & {"write_pairs", "rephrase_questions", "judge"}:
+    if rules & ASKING:
         chosen += [API_LATENCY, API_WRITES, API_BATCH] if API in where else []
         chosen += [VLLM_CALL, LOADING, GPU_BANDWIDTH, GPU_DECODING] if GPU in where else []
         chosen += [LLM_READS, LLM_WRITES, LLM_START]
