@@ -13,7 +13,7 @@ from typing import Any
 
 from tuneproof.llm.budget import dollars as dollars_for
 from tuneproof.scores.judge import FEEDBACK_TOKENS
-from tuneproof.study import VLLMLLM, ApiLLM, Config, LoRA, ModelSpec
+from tuneproof.study import VLLMLLM, ApiLLM, Config, DatasetSpec, LoRA, ModelSpec
 
 HERE, LOGIN, API, CPU, GPU = "this machine", "login node", "API", "CPU", "GPU"
 
@@ -45,6 +45,7 @@ WRITE_PROMPT = Assumption("tokens of the prompt of write_pairs without its chunk
 WRITTEN_PAIR = Assumption("tokens that a written pair takes", 72, "Default study: 9,565 tokens for 132 pairs.")
 REPHRASE_PROMPT = Assumption("tokens of the prompt of rephrase_questions", 90, "Default study: 7,481 in 83 calls.")
 WORDING = Assumption("tokens that a wording takes", 20, "Default study: 4,885 for 83 × 3 wordings.")
+ANNOTATE_PROMPT = Assumption("tokens of the prompt of annotate_types", 330, "Seen on 186 pairs of three corpora.")
 JUDGE_PROMPT = Assumption("tokens of the prompt of judge", 366, "Default study: 72,564 in 198 calls.")
 FEEDBACK = Assumption(
     "tokens that a judge writes under scoring: generated",
@@ -264,6 +265,7 @@ def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
         "crawl": _crawl,
         "write_pairs": _write_pairs,
         "rephrase_questions": _rephrase_questions,
+        "annotate_types": _annotate_types,
         "train": _train,
         "answer": _answer,
         "judge": _judge,
@@ -319,6 +321,12 @@ def _rephrase_questions(config: Config, job: Job, size: Sizes | None) -> Cost:
     spec = config.datasets[job.wildcards["dataset"]]
     assert size
     return _calls(config, spec.llm, job, size.kept, REPHRASE_PROMPT.value, spec.phrasings * WORDING.value)
+
+
+def _annotate_types(config: Config, job: Job, size: Sizes | None) -> Cost:
+    spec = config.datasets[job.wildcards["dataset"]]
+    assert size and isinstance(spec, DatasetSpec) and spec.types
+    return _calls(config, spec.types.llm, job, min(spec.types.annotated, size.kept), ANNOTATE_PROMPT.value, 1)
 
 
 def _judge(config: Config, job: Job, size: Sizes | None) -> Cost:
@@ -501,6 +509,8 @@ def assumptions(lines: Sequence[Line]) -> list[Assumption]:
         chosen += [WRITE_PROMPT, WRITTEN_PAIR]
     if "rephrase_questions" in rules:
         chosen += [REPHRASE_PROMPT, WORDING]
+    if "annotate_types" in rules:
+        chosen += [ANNOTATE_PROMPT]
     if "judge" in rules:
         chosen += [JUDGE_PROMPT, FEEDBACK]
     if rules & {"train", "answer"}:
@@ -509,7 +519,7 @@ def assumptions(lines: Sequence[Line]) -> list[Assumption]:
             chosen += [GPU_FLOPS, GPU_MFU, GPU_BANDWIDTH, GPU_DECODING, GPU_START]
         else:
             chosen += [CPU_TRAINING, CPU_DECODING]
-    if rules & {"write_pairs", "rephrase_questions", "judge"}:
+    if rules & {"write_pairs", "rephrase_questions", "annotate_types", "judge"}:
         chosen += [API_LATENCY, API_WRITES] if API in where else []
         chosen += [VLLM_CALL, LOADING] if GPU in where else []
         chosen += [LLM_READS, LLM_WRITES, LLM_START]
