@@ -17,8 +17,6 @@ from tuneproof.types.annotate import TYPES
 from tuneproof.types.evaluate import errors, evaluate
 from tuneproof.types.human import read_human
 
-_TESTED_PAGES = 0.25
-
 
 def learn(
     pairs: list[Pair],
@@ -31,12 +29,12 @@ def learn(
     """Return the classifier, and its evaluation on each set of rows.
 
     `groups` maps chunk ids to groups, `encoder` is the lock of a BERT. The classifier is trained on the annotated
-    pairs of three pages in four and tested on the others'. Raises InputError where the former are all of one type.
+    pairs of seven pages in ten and tested on the others'. Raises InputError where the former are all of one type.
     """
     by_id = {pair.id: pair for pair in pairs}
     rows = [by_id[a.id] for a in annotated]
     labels = {a.id: a.type for a in annotated}
-    split = split_pages({p.page_id: groups[p.chunk_id] for p in rows}, Splits(test_pages=_TESTED_PAGES, val_pages=1e-9))
+    split = split_pages({p.page_id: groups[p.chunk_id] for p in rows}, Splits())
     train = [p for p in rows if split[p.page_id] == "train"]
     test = [p for p in rows if split[p.page_id] != "train"]
     given = [labels[p.id] for p in train]
