@@ -32,7 +32,7 @@ def main() -> None:
     from tuneproof.corpus.index import Encoder
     from tuneproof.instructions.card import card, funnel
     from tuneproof.instructions.products import Product
-    from tuneproof.instructions.recommend import NEAREST, make_rows, rank
+    from tuneproof.instructions.recommend import clear, make_rows, rank
     from tuneproof.instructions.requirements import Requirement, screen
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import atomic_write, iter_json_lines, read_rows, write_json, write_rows
@@ -44,9 +44,9 @@ def main() -> None:
     screened, dropped = screen(written, products)
     encoder = Encoder(args.encoder)
     ranked = rank(screened, products, spec.options, lambda texts: encoder.embed(texts, "embed"))
-    dropped += [(r.requirement, "other products of its list are nearer") for r in ranked if r.rank > NEAREST]
+    dropped += [(r.requirement, "other products of its list are nearer") for r in ranked if not clear(r)]
     write_rows(args.out / "dropped.jsonl", [{**dataclasses.asdict(r), "reason": reason} for r, reason in dropped])
-    splits, shares = make_rows([r for r in ranked if r.rank <= NEAREST], template, spec)
+    splits, shares = make_rows([r for r in ranked if clear(r)], template, spec)
     steps = {
         "products, each name once": len(products),
         "products asked about": len({r.page_id for r in written}),
@@ -64,9 +64,9 @@ def main() -> None:
         "",
         *[f"- {name}: {share:.0%}" for name, share in shares.items()],
         "",
-        f"A requirement was kept where its product is among the {NEAREST} of its list that are nearest to it by",
-        "embedding. That another product meets it as well cannot be ruled out, and rows that an encoder gets wrong are",
-        "missing: the set is a little easier than the world.",
+        "A requirement was kept where its product is in the half of its list that is nearer to it by embedding. That",
+        "another product meets it as well cannot be ruled out, and rows that an encoder gets wrong are missing: the",
+        "set is a little easier than the world.",
     ]
     for split, rows in splits.items():
         write_rows(args.out / f"{split}.jsonl", rows)
