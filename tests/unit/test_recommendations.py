@@ -8,7 +8,7 @@ import pytest
 from tuneproof.errors import InputError
 from tuneproof.instructions.draw import assign, in_turns, quotas, take
 from tuneproof.instructions.products import Product
-from tuneproof.instructions.recommend import NEAREST, make_rows, neighbours, rank
+from tuneproof.instructions.recommend import Ranked, clear, make_rows, neighbours, rank
 from tuneproof.instructions.requirements import (
     Requirement,
     distinctive,
@@ -54,7 +54,7 @@ def world(products: int, requirements_each: int, options: int = 5, rows: int = 6
         return np.concatenate([np.stack([np.cos(turns), np.sin(turns)], 1), own], 1).astype("float32") / np.sqrt(2)
 
     ranked = rank(wanted, named, options, embed)
-    assert all(r.rank <= NEAREST for r in ranked)
+    assert all(map(clear, ranked))
     return {p.page_id: p for p in named}, *make_rows(ranked, TEMPLATE, asked)
 
 
@@ -151,9 +151,16 @@ def test_a_requirement_to_which_other_products_of_its_list_are_nearer_ranks_low(
                 vectors[i] = [0.1, *([0.4] * 7)]
         return vectors
 
-    ranks = {r.requirement.id: r.rank for r in rank(wanted, [*products, *held], 5, embed)}
-    assert ranks.pop("astray") == 5 > NEAREST
-    assert set(ranks.values()) == {1}
+    ranked = rank(wanted, [*products, *held], 5, embed)
+    assert [(r.requirement.id, r.rank) for r in ranked if not clear(r)] == [("astray", 5)]
+    assert {r.rank for r in ranked if clear(r)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("options", "rank", "kept"), [(5, 2, True), (5, 3, False), (3, 1, True), (3, 2, False), (2, 2, False)]
+)
+def test_the_right_product_must_be_in_the_nearer_half_of_its_list(options, rank, kept):
+    assert clear(Ranked(Requirement("q", "r", NEED, "call"), ROUTER, OTHERS[: options - 1], rank)) is kept
 
 
 def test_too_few_products_for_a_split_are_named():

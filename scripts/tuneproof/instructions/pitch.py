@@ -68,6 +68,6 @@ def fault(chunk: Chunk, material: str, pitch: str) -> str | None:
 
 
 def description(chunk: Chunk) -> str:
-    """Return the chunk's prose: at most 450 characters of whole sentences, after the title where it lacks that."""
+    """Return the chunk's prose, at most 450 characters of whole sentences, after the page's title if it lacks that."""
     text = cut(prose(chunk.text), _DESCRIPTION_LENGTH)
     return text if supported(title_of(chunk), text) == 1 else f"{title_of(chunk)}. {text}"

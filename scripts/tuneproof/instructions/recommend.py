@@ -22,9 +22,6 @@ from tuneproof.study import RecommendationSpec, Split
 # A neighbour that is nearer than this would be as right. Seen in a catalogue of 501 bags, shoes and gadgets: above 0.85
 # (15 % of the products have one) they are the same thing in another colour or in other words.
 TWIN = 0.85
-# The right product must be among so many of its list that are nearest to the requirement; else another may fit as well.
-NEAREST = 2
-
 Embed = Callable[[list[str]], Any]
 
 
@@ -39,6 +36,11 @@ class Ranked:
     right: Product
     others: list[Product]
     rank: int
+
+
+def clear(row: Ranked) -> bool:
+    """Tell whether the right product is in the nearer half of its list (2 of 5, 1 of 3); else another may fit too."""
+    return row.rank <= max(1, (1 + len(row.others)) // 2)
 
 
 def rank(requirements: list[Requirement], products: list[Product], options: int, embed: Embed) -> list[Ranked]:
