@@ -2,11 +2,11 @@
 
     python benchmarks/corpus.py [--sizes 1000 10000] [--rounds 3]
 
-The corpus is made by templates: pages with menu, cookie notice, sidebar and footer around a text of its own; one in
-twenty is a copy of another with one sentence changed, one in thirty is in German. Each stage is its rule's script with
-two processes. Plain trafilatura is `extract(html)` in two processes over the same archive, without titles, groups,
-languages or copies. Memory is the highest sum of what a stage's processes hold (PSS). Chunks are
-embedded for --embedded of them only; to write an index, vectors at random stand in for all.
+The corpus is made by templates: 20 kB of HTML a page, with menu, cookie notice, sidebar and footer around a text of its
+own; one in twenty is a copy of another with one sentence changed, one in thirty is in German. Each stage is its rule's
+script with two processes, their start included. Plain trafilatura is `extract(html)` in two processes over the same
+archive, without titles, groups, languages or copies. Memory is the highest sum of what a stage's processes hold (PSS).
+Chunks are embedded for --embedded of them only; to write an index, vectors at random stand in for all.
 """
 
 import argparse
@@ -70,7 +70,10 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><title>{title} | Corpus</title><l
 <footer><p>Copyright 2025 Corpus Ltd. All rights reserved.</p><p>Terms of use · Privacy · Imprint</p></footer>
 </body></html>
 """
-MENU = "".join(f'<li><a href="/section/{n}.html">Section number {n}</a></li>' for n in range(25))
+ITEM = """<li class="menu__item menu__item--level-{level}" id="menu-item-{n}">
+<a class="menu__link" href="/section/{n}.html" title="Go to section {n}" data-track="menu-{n}">
+<span class="menu__label">Section number {n}</span></a></li>"""
+MENU = "".join(ITEM.format(n=n, level=n % 3) for n in range(40))
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ from tuneproof.study import CorpusSpec, Folder
 
 _SHINGLE_WORDS = 5
 _PERMUTATIONS = 128
-_ENOUGH_TO_GUESS = 50_000  # bytes
+_ENOUGH_TO_GUESS = 50_000  # bytes, of an encoding
+_ENOUGH_TO_TELL = 2000  # characters, of a language
 _BODY_TEXT = "//body//text()[not({})]".format(
     " or ".join(f"ancestor::{tag}" for tag in "nav header footer aside script style".split())
 )
@@ -181,7 +182,7 @@ def _read(document: Document, languages: frozenset[str]) -> _Extract:
     if not text.strip():
         return _Extract(*source, trouble="without text")
     if languages:
-        language, probability = _identifier().classify(text)
+        language, probability = _identifier().classify(text[:_ENOUGH_TO_TELL])
         if language not in languages and probability >= _SURE:
             return _Extract(*source, trouble="in another language", detail=f": {language} ({probability:.2f})")
     return _Extract(*source, title, text, original, _signature(text))
