@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from tuneproof.corpus.index import Encoder, build_index, searched_text
+from tuneproof.corpus.index import Encoder, searched_text, write_index
 from tuneproof.corpus.retrieve import DEPTH, bm25, fuse, rerank, words
 from tuneproof.errors import InputError
 from tuneproof.records import Chunk, Example, Retrieved, read_json, read_rows, write_json, write_rows
@@ -220,11 +220,9 @@ def test_what_the_arm_was_given_is_counted_by_split():
 @pytest.fixture
 def corpus(tmp_path, encoder):
     """Chunks, their index, and questions that share words with their chunk or mean what it says."""
-    import faiss
-
     write_rows(tmp_path / "chunks.jsonl", CHUNKS)
-    index = build_index(Encoder(encoder / "lock.json").embed([searched_text(c) for c in CHUNKS], "embed"))
-    (tmp_path / "chunks.faiss").write_bytes(faiss.serialize_index(index).tobytes())
+    with (tmp_path / "chunks.faiss").open("wb") as stream:
+        write_index(stream, [Encoder(encoder / "lock.json").embed([searched_text(c) for c in CHUNKS], "embed")])
     write_rows(tmp_path / "train.jsonl", [example("a", "Who is Ingrid Tolvanen?", "manager", "train")])
     write_rows(
         tmp_path / "test.jsonl",
