@@ -5,7 +5,7 @@
 The corpus is made by templates: 20 kB of HTML a page, with menu, cookie notice, sidebar and footer around a text of its
 own; one in twenty is a copy of another with one sentence changed, one in thirty is in German. Each stage is its rule's
 script with two processes, their start included. Plain trafilatura is `extract(html)` in two processes over the same
-archive, without titles, groups, languages or copies. Memory is the highest sum of what a stage's processes hold (PSS).
+archive, without titles, groups or copies. Memory is the highest sum of what a stage's processes hold (PSS).
 Chunks are embedded for --embedded of them only; to write an index, vectors at random stand in for all.
 """
 
@@ -32,6 +32,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 ENCODER = ROOT / "resources/models/all-minilm-l6-v2/lock.json"
 PROCESSES = 2
+COMPARED = 10_000  # pages, up to which stages run several times and beside others
 SPEC = {
     "crawl": {"start": ["http://corpus.test/"]},
     "encoder": "all-minilm-l6-v2",
@@ -79,7 +80,7 @@ MENU = "".join(ITEM.format(n=n, level=n % 3) for n in range(40))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000], help="pages of each corpus")
-    parser.add_argument("--rounds", type=int, default=3, help="times that every stage runs, up to 10,000 pages")
+    parser.add_argument("--rounds", type=int, default=3, help=f"times that every stage runs, up to {COMPARED:,} pages")
     parser.add_argument("--embedded", type=int, default=512, help="chunks that are embedded at each size")
     parser.add_argument("--plain", type=Path, help="(for itself) run plain trafilatura over an archive")
     parser.add_argument("--random-index", type=int, help="(for itself) write an index of so many vectors")
@@ -94,7 +95,7 @@ def main() -> None:
     languages = ["en"] if importlib.util.find_spec("py3langid") else []
     for size in args.sizes:
         with tempfile.TemporaryDirectory(dir=LOCAL) as folder:
-            measured = measure(Path(folder), size, languages, args.rounds if size <= 10_000 else 1, args.embedded)
+            measured = measure(Path(folder), size, languages, args.rounds if size <= COMPARED else 1, args.embedded)
         rows += [
             row(stage, size, metric, [values[metric] for values in runs])
             for stage, runs in measured.items()
@@ -125,14 +126,20 @@ def measure(
         file=sys.stderr,
     )
     script = {name: [sys.executable, str(ROOT / "scripts" / f"{name}.py")] for name in ("extract_pages", "chunk_pages")}
-    extract = [*script["extract_pages"], "--spec", json.dumps({**SPEC, "languages": languages}), "--archive", archive]
-    extract += ["--out", pages, "--counts", folder / "pages.json", "--processes", str(PROCESSES)]
+    files = ["--archive", archive, "--out", pages, "--counts", folder / "pages.json", "--processes", str(PROCESSES)]
+    extract = [*script["extract_pages"], *files, "--spec", json.dumps(SPEC)]
+    filtered = [*script["extract_pages"], *files, "--spec", json.dumps({**SPEC, "languages": languages})]
     cut = [*script["chunk_pages"], "--pages", pages, "--encoder", ENCODER, "--spec", json.dumps(SPEC["chunks"])]
     cut += ["--out", chunks, "--processes", str(PROCESSES)]
     itself = [sys.executable, str(HERE / "corpus.py"), "--out", folder / "chunks.faiss"]
+    stages = {"extract_pages": extract}
+    if size <= COMPARED:
+        stages = {"plain trafilatura": [*itself, "--plain", archive], **stages}
+        if languages:
+            stages["extract_pages, languages: [en]"] = filtered
     found: dict[str, list[dict[str, float]]] = {}
     for turn in range(rounds):
-        for stage, command in {"plain trafilatura": [*itself, "--plain", archive], "extract_pages": extract}.items():
+        for stage, command in stages.items():
             found.setdefault(stage, []).append(run(command, size))
             print(f"round {turn + 1}: {stage}: {found[stage][-1]}", file=sys.stderr, flush=True)
         found.setdefault("chunk_pages", []).append(run(cut, size))

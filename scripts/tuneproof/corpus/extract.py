@@ -29,7 +29,7 @@ from tuneproof.study import CorpusSpec, Folder
 _SHINGLE_WORDS = 5
 _PERMUTATIONS = 128
 _ENOUGH_TO_GUESS = 50_000  # bytes, of an encoding
-_ENOUGH_TO_TELL = 2000  # characters, of a language
+_ENOUGH_TO_TELL = 1000  # characters, of a language
 _BODY_TEXT = "//body//text()[not({})]".format(
     " or ".join(f"ancestor::{tag}" for tag in "nav header footer aside script style".split())
 )
