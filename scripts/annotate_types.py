@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--spec", required=True, help="the data set's section `types`, as JSON")
     parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
     parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
-    parser.add_argument("--prompt", required=True, type=Path, help="prompt with {pair}")
+    parser.add_argument("--prompt", required=True, type=Path, help="prompt with {question}")
     parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
     parser.add_argument(
         "--calls",
@@ -51,12 +51,11 @@ def main() -> None:
     drawn = evenly({pair.id: groups[pair.chunk_id] for pair in pairs}, spec.annotated)
     pairs = [pair for pair in pairs if pair.id in drawn]
     questions = read_human(spec.human)[0] if spec.human else []
-    texts = [(pair.question, pair.answer) for pair in pairs] + [(row.question, "") for row in questions]
-    requests = annotate.requests(texts, template, spec.calibrated)
+    requests = annotate.requests([row.question for row in (*pairs, *questions)], template, spec.calibrated)
     llm, calls = parse_llm(args.llm, args.calls)
     answered = complete_with(llm, args.model, requests, args.store, "annotate types", calls)
     asked = [*(pair.id for pair in pairs), *(row.id for row in questions)]
-    annotated = {row.id: row for row in annotate.annotations_from(asked, answered, spec.calibrated)}
+    annotated = {row.id: row for row in annotate.annotations_from(asked, answered)}
     if missing := len(asked) - len(annotated):
         print(f"annotate types: {missing} of {len(asked)} replies give no type", file=sys.stderr)
     write_rows(args.out, [annotated[pair.id] for pair in pairs if pair.id in annotated])

@@ -1,9 +1,11 @@
-"""Annotate: an LLM says of a question, and its answer where there is one, whether it is conceptual or factual.
+"""Annotate: an LLM says of a question whether it is conceptual or factual.
 
 Nothing is written: the reply is the distribution over two words, so that a small model can neither ramble nor be
-talked into another shape by what it reads, and its doubt is kept. Small models lean to one of the words whatever they
-read. What one says of no question at all is that leaning, and can be divided out (contextual calibration, Zhao et al.
-2021).
+talked into another shape by what it reads, and its doubt is kept. It is shown the question alone, which is what both
+definitions speak of: with the answer, Qwen 1.5B told 185 pairs apart less well (AUC 0.77 instead of 0.85).
+
+Small models lean to one of the words whatever they read. What one says of no question at all is that leaning, and can
+be divided out (contextual calibration, Zhao et al. 2021).
 """
 
 from __future__ import annotations
@@ -16,39 +18,42 @@ from tuneproof.llm.client import Answered
 from tuneproof.records import Annotation
 
 TYPES = ("conceptual", "factual")
-GAPS = {"pair"}
-_LEAST = 0.01  # of a leaning: one that is nearly certain may not decide everything
+GAPS = {"question"}
 # Qwen 1.5B tells the types apart by these words (AUC 0.92 on 60 questions that people have sorted), hardly by letters.
 _WORDS = {f" {name}": name for name in TYPES}
 _PREFILL = "The question is"
-_NO_QUESTION = "N/A"
+_NO_QUESTIONS = ["N/A", "[MASK]", "..."]
+_LEAST = 0.01  # of a leaning: one that is nearly certain may not decide everything
 
 
-def requests(texts: Sequence[tuple[str, str]], template: str, calibrated: bool) -> list[Request]:
-    """Return one request per (question, answer), an empty answer left out; before them one of no question."""
-    asked = [(_NO_QUESTION, ""), *texts] if calibrated else texts
+def requests(questions: list[str], template: str, calibrated: bool) -> list[Request]:
+    """Return one request per question; before them, those that ask about none."""
+    asked = [*_NO_QUESTIONS, *questions] if calibrated else questions
     return [
         Request(
-            [{"role": "user", "content": template.format(pair=_shown(question, answer))}],
+            # the end of the data is for the prompt to say
+            [{"role": "user", "content": template.format(question=question.replace("</pair>", ""))}],
             max_tokens=1,
             prefill=_PREFILL,
             choices=list(_WORDS),
         )
-        for question, answer in asked
+        for question in asked
     ]
 
 
-def annotations_from(ids: Sequence[str], answered: Sequence[Answered], calibrated: bool) -> list[Annotation]:
-    """Return one row for each reply that gives a type; raise InputError where none does, or where none is expected.
+def annotations_from(ids: Sequence[str], answered: Sequence[Answered]) -> list[Annotation]:
+    """Return one row for each reply that gives a type; raise InputError where none does.
 
-    Of an endpoint without probabilities what it says counts whole.
+    The replies to no question, where there are any, stand before the others. Of an endpoint without probabilities
+    what it says counts whole.
     """
-    shares = [_shares(reply) for reply in answered]
-    leaning = shares.pop(0) if calibrated else dict.fromkeys(TYPES, 0.5)
+    before = len(answered) - len(ids)
+    of_none = [share for reply in answered[:before] if (share := _shares(reply))]
+    leaning = {t: max(_LEAST, sum(s[t] for s in of_none) / len(of_none)) if of_none else 0.5 for t in TYPES}
     rows = []
-    for row_id, share, reply in zip(ids, shares, answered[len(answered) - len(ids) :], strict=True):
-        if share and leaning:
-            weights = {t: share[t] / max(leaning[t], _LEAST) for t in TYPES}
+    for row_id, reply in zip(ids, answered[before:], strict=True):
+        if share := _shares(reply):
+            weights = {t: share[t] / leaning[t] for t in TYPES}
             share = {t: weight / sum(weights.values()) for t, weight in weights.items()}
             rows.append(Annotation(row_id, max(TYPES, key=share.__getitem__), share, reply.call_id))
     if not rows:
@@ -63,9 +68,3 @@ def _shares(answered: Answered) -> dict[str, float]:
         return {name: reply.distribution[word] for word, name in _WORDS.items()}
     said = choice_of(reply.text.casefold(), list(_WORDS))
     return {name: float(word == said) for word, name in _WORDS.items()} if said else {}
-
-
-def _shown(question: str, answer: str) -> str:
-    # the end of the data is for the prompt to say
-    lines = [f"Question: {question}", *([f"Answer: {answer}"] if answer else [])]
-    return "\n".join(lines).replace("</pair>", "")
