@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tuneproof.corpus.archive import read_archive
-from tuneproof.corpus.extract import decoded
+from tuneproof.corpus.extract import archived_documents, decoded
 
 MEGABYTE = bytes(1_000_000)
 GOOD = [f"/good/{name}.html" for name in ("a", "b", "c")]
@@ -278,6 +278,13 @@ def test_a_text_is_read_in_its_real_encoding_whatever_it_declares(met):
     encodings = [text for path, text in texts.items() if path.startswith("/encodings/")]
     assert len(encodings) == 5
     assert all(SENTENCE * 5 in text for text in encodings)
+
+
+def test_a_page_without_a_type_is_a_page(met):
+    _, server, out = met
+    urls = [document.url for document in archived_documents(out)]
+    assert f"{server.url}/no-type.html" in urls
+    assert not any(url.endswith(("robots.txt", "map.xml", "picture")) for url in urls)
 
 
 # --- private addresses ---

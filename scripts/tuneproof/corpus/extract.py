@@ -71,7 +71,7 @@ class _Extract:
 def archived_documents(archive: Path) -> Iterator[Document]:
     """Yield the HTML pages (status 200) of a WARC, in the order of the crawl."""
     for url, status, kind, body, date in read_archive(archive):
-        if status == 200 and "html" in kind:
+        if status == 200 and ("html" in kind.lower() or (not kind and b"<html" in body[:1000].lower())):
             yield Document(url, body, "", date, kind)
 
 
