@@ -1,6 +1,6 @@
 """What there is to know of the data sets before they are used: their cards, reviews, and what tests share with training."""
 
-# what each kind of data set, or task of the kind `instructions`, is made with
+# what each kind of data set is made with
 PROMPTS = {
     "pairs": ["prompts/write_pairs.txt", "prompts/rephrase_question.txt"],
     "reanswered": ["prompts/answer_from_documents.txt"],
@@ -112,9 +112,7 @@ rule write_card:
         encoder=card_encoder,
         models=card_models,
         decisions=lambda w: decisions_of(w) if MADE[w.dataset].kind == "pairs" else [],
-        prompts=lambda w: sorted(
-            {p for s in lineage(w) for p in PROMPTS[getattr(s, "task", s.kind)]}
-        ),
+        prompts=lambda w: sorted({p for s in lineage(w) for p in PROMPTS[s.kind]}),
     output:
         card="results/datasets/{dataset}/card.md",
         data="results/datasets/{dataset}/card.json",

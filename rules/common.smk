@@ -380,7 +380,7 @@ def costs_and_usages():
         if spec.kind == "recommendation":
             calling.append(f"write_requirements.{name}")
             silent.append(f"make_recommendations.{name}")
-        if spec.kind == "instructions":
+        if spec.kind in ("next-steps", "pitch"):
             calling.append(f"write_instructions.{name}")
     calling += [f"answer/{arm}" for arm in arms]
     calling += [f"judge/{arm}.{judge}" for judge in CONFIG.study.judges for arm in arms]

@@ -1,6 +1,14 @@
 """Instruction sets: product recommendation, next steps after a call, sales pitches."""
 
 
+def pairs_of_calls(wildcards):
+    """The pairs that calls are made of, and the pages that their data set holds out; a pitch has none."""
+    if CONFIG.datasets[wildcards.dataset].kind != "next-steps":
+        return []
+    names = ("pairs", "val", "test_new_pages")
+    return [f"{parent_folder(wildcards)}/{name}.jsonl" for name in names]
+
+
 rule write_requirements:
     """Have an LLM write what customers need and a product offers, without the product's name."""
     input:
@@ -73,14 +81,15 @@ rule make_recommendations:
 
 
 rule write_instructions:
-    """Have an LLM write calls with their next steps, or sales pitches, about a corpus's chunks."""
+    """Have an LLM write how sales calls begin and end, or sales pitches, about a corpus's chunks."""
     input:
+        pairs_of_calls,
         chunks=of_corpus("chunks.jsonl"),
         model=llm_lock,
         prompt=lambda w: {
             "next-steps": "prompts/write_call.txt",
             "pitch": "prompts/write_pitch.txt",
-        }[CONFIG.datasets[w.dataset].task],
+        }[CONFIG.datasets[w.dataset].kind],
     output:
         written="results/datasets/{dataset}/written.jsonl",
         unusable="results/datasets/{dataset}/unusable.jsonl",
@@ -90,7 +99,7 @@ rule write_instructions:
     benchmark:
         "results/costs/write_instructions.{dataset}.tsv"
     wildcard_constraints:
-        dataset=of_kind("instructions"),
+        dataset=of_kind("next-steps", "pitch"),
     localrule: WRITING_IS_LOCAL
     conda:
         LLM_ENV
@@ -104,9 +113,10 @@ rule write_instructions:
     params:
         spec=section("datasets", "dataset"),
         llm=llm_section,
+        parent=lambda w: f"--parent {parent_folder(w)}" if pairs_of_calls(w) else "",
     shell:
-        "exec python scripts/write_instructions.py --spec {params.spec:q} --chunks {input.chunks} --llm {params.llm:q}"
-        " --model {input.model} --prompt {input.prompt} --store store/llm --out {output.written}"
+        "exec python scripts/write_instructions.py --spec {params.spec:q} --chunks {input.chunks} {params.parent}"
+        " --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm --out {output.written}"
         " --failed {output.unusable} --usage {output.usage} 2> {log}"
 
 
@@ -119,7 +129,7 @@ rule split_instructions:
         prompt=lambda w: {
             "next-steps": "prompts/next_steps.txt",
             "pitch": "prompts/pitch.txt",
-        }[CONFIG.datasets[w.dataset].task],
+        }[CONFIG.datasets[w.dataset].kind],
     output:
         train="results/datasets/{dataset}/train.jsonl",
         val="results/datasets/{dataset}/val.jsonl",
@@ -129,7 +139,7 @@ rule split_instructions:
     log:
         "logs/split_instructions/{dataset}.log",
     wildcard_constraints:
-        dataset=of_kind("instructions"),
+        dataset=of_kind("next-steps", "pitch"),
     conda:
         "../envs/cpu.yaml"
     container:

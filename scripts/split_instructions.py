@@ -31,13 +31,14 @@ def main() -> None:
     from tuneproof.instructions.write import TASKS, Written, make_rows, screen
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import Chunk, iter_json_lines, read_rows, write_json, write_rows
-    from tuneproof.study import InstructionsSpec
+    from tuneproof.study import InstructionsSpec, parse_dataset
 
-    spec = InstructionsSpec.parse(args.spec)
+    spec = parse_dataset(args.spec)
+    assert isinstance(spec, InstructionsSpec)
     template = read_prompt(args.prompt, {"material"})
     chunks, written = read_rows(args.chunks, Chunk), read_rows(args.written, Written)
     by_id = {chunk.id: chunk for chunk in chunks}
-    kept, dropped = screen(written, TASKS[spec.task], by_id)
+    kept, dropped = screen(written, TASKS[spec.kind], by_id)
     write_rows(args.out / "dropped.jsonl", [{**dataclasses.asdict(w), "reason": reason} for w, reason in dropped])
     splits = make_rows(kept, by_id, template, spec)
     unusable = sum(1 for _ in iter_json_lines(args.unusable))

@@ -1,10 +1,11 @@
-"""Have an LLM write calls with their next steps, or sales pitches, about chunks of a corpus.
+"""Have an LLM write how sales calls begin and end, or sales pitches, about chunks of a corpus.
 
     python scripts/write_instructions.py --spec '{…}' --chunks chunks.jsonl --llm '{…}'
         --model resources/models/X/lock.json --prompt prompts/write_call.txt --store store/llm
-        --out written.jsonl --failed unusable.jsonl --usage u.json
+        [--parent results/datasets/P] --out written.jsonl --failed unusable.jsonl --usage u.json
 
-Pages get their splits here, because each split is asked about as much as it needs, with something to spare for drops.
+Pages get their splits here, because each split is asked about as much as it needs, with something to spare for drops;
+with --parent they keep those of the data set whose pairs the calls are made of.
 """
 
 import argparse
@@ -19,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", required=True, help="the data set's section of the configuration, as JSON")
     parser.add_argument("--chunks", required=True, type=Path, help="chunks (JSON Lines)")
+    parser.add_argument("--parent", type=Path, help="folder of the data set whose pairs calls are made of")
     parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
     parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with the task's gaps")
@@ -37,14 +39,20 @@ def main() -> None:
     from tuneproof.llm.client import refuse_above
     from tuneproof.llm.engines import complete_with, usage_of
     from tuneproof.llm.prompts import read_prompt
-    from tuneproof.records import Chunk, read_rows, write_json, write_rows
-    from tuneproof.study import InstructionsSpec, parse_llm
+    from tuneproof.records import Chunk, Example, Pair, read_rows, write_json, write_rows
+    from tuneproof.study import InstructionsSpec, Split, parse_dataset, parse_llm
 
-    spec = InstructionsSpec.parse(args.spec)
-    task, what = TASKS[spec.task], f"write {spec.task}"
+    spec = parse_dataset(args.spec)
+    assert isinstance(spec, InstructionsSpec)
+    task, what = TASKS[spec.kind], f"write {spec.kind}"
     template = read_prompt(args.prompt, task.GAPS)
-    units = draw_units(read_rows(args.chunks, Chunk), spec)
-    requests = [task.request(unit.chunk, unit.variant, template) for unit in units]
+    pairs, splits = [], None
+    if args.parent:
+        pairs = read_rows(args.parent / "pairs.jsonl", Pair)
+        held: tuple[Split, ...] = ("val", "test_new_pages")
+        splits = {row.page_id: split for split in held for row in read_rows(args.parent / f"{split}.jsonl", Example)}
+    units = draw_units(read_rows(args.chunks, Chunk), spec, pairs, splits)
+    requests = [task.request(unit, template) for unit in units]
     llm, calls = parse_llm(args.llm, args.calls)
     answered = complete_with(llm, args.model, requests, args.store, what, calls, task.SHAPE)
     written, failed = written_from(units, task, answered)

@@ -67,9 +67,9 @@ REQUIREMENTS = Assumption("requirements a call writes", 3, "The fewest; more whe
 REQUIREMENTS_PROMPT = Assumption("tokens of the prompt of write_requirements", 288, "Default study: 10 calls.")
 REQUIREMENT = Assumption("tokens that a requirement takes", 28, "Default study: 1,510 for 60.")
 INSTRUCTIONS_PROMPT = Assumption(
-    "tokens of the prompt of write_instructions", 288, "Default study: 17 pitches; calls 394."
+    "tokens of the prompt of write_instructions", 288, "Default study: 17 pitches; calls 321."
 )
-CALL = Assumption("tokens that a call with its next steps takes", 484, "Sample site: 18 calls.")
+CALL = Assumption("tokens that the first and last words of a call take", 89, "Sample site: 2,940 in 33 calls.")
 PITCH = Assumption("tokens that a pitch takes", 123, "Default study: 2,090 in 17 calls.")
 JUDGE_PROMPT = Assumption("tokens of the prompt of judge", 366, "Default study: 72,564 in 198 calls.")
 FEEDBACK = Assumption(
@@ -287,7 +287,7 @@ def _sizes_of_another_kind(
             train, tests = min(spec.rows, train // 2), min(spec.tests, tests // 2)
         parent = replace(parent, counted=tuple(sorted(counted)))
         return replace(parent, train=counted.get("train") or train, tests=counted.get("tests") or tests)
-    corpus = config.corpora[spec.corpus] if spec.corpus else None
+    corpus = config.corpora[name] if (name := corpus_of(config, dataset)) else None
     chunks = counted.get("chunks") or int(CHUNKS.value)
     each = REQUIREMENTS.value if isinstance(spec, RecommendationSpec) else 1
     return Sizes(
@@ -420,7 +420,7 @@ def _write_requirements(config: Config, job: Job, size: Sizes | None) -> Cost:
 def _write_instructions(config: Config, job: Job, size: Sizes | None) -> Cost:
     spec = config.datasets[job.wildcards["dataset"]]
     assert size and isinstance(spec, InstructionsSpec)
-    written = CALL if spec.task == "next-steps" else PITCH
+    written = CALL if spec.kind == "next-steps" else PITCH
     return _calls(config, spec.llm, job, size.asked, INSTRUCTIONS_PROMPT.value, written.value)
 
 

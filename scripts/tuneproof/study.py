@@ -513,13 +513,7 @@ class RecommendationSpec(_AnyKind):
         return self
 
 
-class InstructionsSpec(_AnyKind):
-    """A task on invented but grounded material: the next steps after a call, or a pitch of what a page describes."""
-
-    kind: Literal["instructions"] = Field(description="instructions: next steps after a call, or a sales pitch.")
-    task: Literal["next-steps", "pitch"] = Field(description="next-steps or pitch.")
-    corpus: Id = Field(description="A corpus of `corpora`.")
-    group: str | None = Field(None, description="The corpus's group of pages that is used; all if unset.")
+class _Instructions(_AnyKind):
     llm: Id = Field(description="The LLM that writes.")
     rows: int = Field(1000, ge=3, description="Rows in all.")
     validation: int = Field(50, ge=1, description="Rows of these for validation, about other pages.")
@@ -527,12 +521,29 @@ class InstructionsSpec(_AnyKind):
     max_failed: float = Field(0.2, ge=0, le=1, description="Share of calls without usable JSON above which to stop.")
 
     @model_validator(mode="after")
-    def _trains(self) -> InstructionsSpec:
+    def _trains(self) -> Self:
         _some_to_train_on(self.rows, self.validation, self.tests)
         return self
 
 
-AnyDataset = DatasetSpec | ReansweredSpec | TypedSpec | RecommendationSpec | InstructionsSpec
+class NextStepsSpec(_Instructions):
+    """Sales calls, and the next steps that are agreed in them."""
+
+    kind: Literal["next-steps"] = Field(description="next-steps: what is to be done after a sales call.")
+    of: Id = Field(description="A data set of kind `pairs`: what is asked and answered in the calls.")
+
+
+class PitchSpec(_Instructions):
+    """Sales pitches of what pages describe."""
+
+    kind: Literal["pitch"] = Field(description="pitch: a sales pitch of what a page describes.")
+    corpus: Id = Field(description="A corpus of `corpora`.")
+    group: str | None = Field(None, description="The corpus's group of pages that is used; all if unset.")
+
+
+InstructionsSpec = NextStepsSpec | PitchSpec
+OfPairsSpec = ReansweredSpec | TypedSpec | NextStepsSpec
+AnyDataset = DatasetSpec | ReansweredSpec | TypedSpec | RecommendationSpec | NextStepsSpec | PitchSpec
 
 
 def _kind(value: Any) -> str:
@@ -544,7 +555,8 @@ Dataset = Annotated[
     | Annotated[ReansweredSpec, Tag("reanswered")]
     | Annotated[TypedSpec, Tag("typed")]
     | Annotated[RecommendationSpec, Tag("recommendation")]
-    | Annotated[InstructionsSpec, Tag("instructions")],
+    | Annotated[NextStepsSpec, Tag("next-steps")]
+    | Annotated[PitchSpec, Tag("pitch")],
     Discriminator(_kind),
 ]
 
@@ -705,7 +717,7 @@ class Config(_Section):
             if isinstance(dataset, DatasetSpec) and dataset.types:
                 check(f"datasets.{name}.types.llm", dataset.types.llm, "llms")
                 check(f"datasets.{name}.types.encoder", dataset.types.encoder, "models")
-            if isinstance(dataset, ReansweredSpec | TypedSpec):
+            if isinstance(dataset, OfPairsSpec):
                 parent = self.datasets[dataset.of]
                 if not isinstance(parent, DatasetSpec):
                     raise ValueError(f"datasets.{name}.of: {dataset.of!r} is of kind {parent.kind}, expected pairs")
@@ -794,14 +806,14 @@ def made(config: Config) -> dict[str, AnyDataset]:
     """Return every data set that the study makes, those that others are made of included, parents first."""
     names = [*config.study.datasets, *config.study.also_make]
     specs = {name: config.datasets[name] for name in names}
-    parents = {s.of: config.datasets[s.of] for s in specs.values() if isinstance(s, ReansweredSpec | TypedSpec)}
+    parents = {s.of: config.datasets[s.of] for s in specs.values() if isinstance(s, OfPairsSpec)}
     return {**parents, **specs}
 
 
 def corpus_of(config: Config, dataset: str) -> str | None:
     """Return the corpus that a data set is made from, through the data set it is made of; None for a catalogue."""
     spec = config.datasets[dataset]
-    if isinstance(spec, ReansweredSpec | TypedSpec):
+    if isinstance(spec, OfPairsSpec):
         return corpus_of(config, spec.of)
     return spec.corpus
 

@@ -10,8 +10,8 @@ study:
 datasets:
   goods: {kind: recommendation, corpus: haldrune, group: products, llm: qwen, encoder: all-minilm-l6-v2, options: 3}
   catalogue: {kind: recommendation, catalogue: $GOODS, llm: qwen, encoder: all-minilm-l6-v2}
-  calls: {kind: instructions, task: next-steps, corpus: haldrune, group: products, llm: qwen}
-  pitches: {kind: instructions, task: pitch, corpus: haldrune, group: products, llm: qwen}
+  calls: {kind: next-steps, of: haldrune, llm: qwen}
+  pitches: {kind: pitch, corpus: haldrune, group: products, llm: qwen}
 """
 
 
@@ -33,7 +33,8 @@ def test_each_set_is_made_by_two_rules_of_its_own(shop):
     }
     assert planned["write_instructions"] == planned["split_instructions"] == 2
     assert planned["chunk_pages"] == 1
-    assert "write_pairs" not in planned
+    assert planned["write_pairs"] == planned["split_pairs"] == 1, "calls are made of a data set's pairs"
+    assert "write_pairs" not in shop.planned(*map(card, ("goods", "pitches")), "--configfile", "shop.yaml")
 
 
 def test_a_catalogue_needs_no_corpus_and_an_edit_in_it_is_seen(shop, monkeypatch):
@@ -65,9 +66,11 @@ def test_what_the_sets_cost_is_counted_with_the_study(shop):
 def test_a_wrong_section_is_named(shop):
     for wrong, message in (
         ("{kind: recommendation, llm: qwen, encoder: all-minilm-l6-v2}", "expected exactly one of `corpus` and"),
-        ("{kind: instructions, task: sing, corpus: haldrune, llm: qwen}", "'sing' is wrong"),
+        ("{kind: sing, corpus: haldrune, llm: qwen}", "'sing' is wrong"),
+        ("{kind: next-steps, of: haldrun, llm: qwen}", "'haldrun' is not in `datasets`"),
+        ("{kind: next-steps, of: haldrune-products, llm: qwen}", "is of kind recommendation, expected pairs"),
         (
-            "{kind: instructions, task: pitch, corpus: haldrune, llm: qwen, rows: 9, tests: 9}",
+            "{kind: pitch, corpus: haldrune, llm: qwen, rows: 9, tests: 9}",
             "rows: 9 leaves none to train on",
         ),
     ):

@@ -5,17 +5,28 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from tuneproof.errors import InputError
 from tuneproof.pairs.split import split_pages
-from tuneproof.records import content_id
+from tuneproof.records import Chunk, Pair, content_id
 from tuneproof.study import InstructionsSpec, RecommendationSpec, Split, Splits
 
 # So many times the wanted rows are asked for, because checks drop some.
 SPARE = 1.6
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the LLM is asked about once: a chunk, in one variant; for a call, with pairs that were written from it."""
+
+    chunk: Chunk
+    split: Split
+    variant: int = 0
+    pairs: tuple[Pair, ...] = ()
 
 
 def quotas(spec: RecommendationSpec | InstructionsSpec) -> dict[Split, int]:

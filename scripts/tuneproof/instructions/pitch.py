@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tuneproof.instructions.draw import Unit
 from tuneproof.instructions.grounds import careless, copied, invented, supported
 from tuneproof.instructions.products import cut, prose, title_of
 from tuneproof.llm.calls import Request
-from tuneproof.records import Chunk
+from tuneproof.records import Chunk, Pair
 
 _DESCRIPTION_LENGTH = 450
 _MAX_TOKENS = 220
@@ -30,24 +32,25 @@ class _Pitch(BaseModel):
 
 SHAPE = _Pitch
 GAPS = {"description"}
+NEEDS = "prose that describes what its page is named for"
 VARIANTS = 1
 
 
-def describes(chunk: Chunk) -> bool:
-    """Tell whether a chunk describes what its page is named for."""
+def usable(chunk: Chunk, pairs: Sequence[Pair]) -> bool:
+    """Tell whether a chunk is prose that describes what its page is named for."""
     text = prose(chunk.text)
     return len(text.split()) >= _LEAST_WORDS and supported(title_of(chunk), text) >= _NAMED
 
 
-def request(chunk: Chunk, variant: int, template: str) -> Request:
+def request(unit: Unit, template: str) -> Request:
     """Return the request for a pitch of what a chunk describes; there is one variant."""
-    prompt = template.format(description=description(chunk))
+    prompt = template.format(description=description(unit.chunk))
     return Request([{"role": "user", "content": prompt}], _MAX_TOKENS, schema=_Pitch.model_json_schema())
 
 
-def parts(chunk: Chunk, reply: str) -> tuple[str, str]:
+def parts(unit: Unit, reply: str) -> tuple[str, str]:
     """Return the description and the pitch."""
-    return description(chunk), " ".join(_Pitch.model_validate_json(reply).pitch.split())
+    return description(unit.chunk), " ".join(_Pitch.model_validate_json(reply).pitch.split())
 
 
 def fault(chunk: Chunk, material: str, pitch: str) -> str | None:

@@ -6,7 +6,7 @@ A task is a module: `calls` (next-steps) or `pitch`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,12 +14,12 @@ from pydantic import BaseModel
 
 from tuneproof.errors import InputError
 from tuneproof.instructions import calls, pitch
-from tuneproof.instructions.draw import SPARE, assign, in_turns, quotas, take
+from tuneproof.instructions.draw import SPARE, Unit, assign, in_turns, quotas, take
 from tuneproof.instructions.products import of_group
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered, failures
-from tuneproof.records import Chunk, Example, content_id
-from tuneproof.study import InstructionsSpec, Split
+from tuneproof.records import Chunk, Example, Pair, content_id
+from tuneproof.study import InstructionsSpec, PitchSpec, Split
 
 
 class Task(Protocol):
@@ -34,20 +34,24 @@ class Task(Protocol):
         """The gaps of the prompt that has the LLM write."""
 
     @property
+    def NEEDS(self) -> str:
+        """What makes a chunk usable, in words."""
+
+    @property
     def VARIANTS(self) -> int:
         """In how many ways a chunk can be asked about."""
 
     @property
-    def describes(self) -> Callable[[Chunk], bool]:
-        """Whether a chunk has what the task is about."""
+    def usable(self) -> Callable[[Chunk, Sequence[Pair]], bool]:
+        """Whether a chunk, with the pairs that were written from it, has what the task is about."""
 
     @property
-    def request(self) -> Callable[[Chunk, int, str], Request]:
-        """The request for a variant of a chunk, from the template."""
+    def request(self) -> Callable[[Unit, str], Request]:
+        """The request for a unit, from the template."""
 
     @property
-    def parts(self) -> Callable[[Chunk, str], tuple[str, str]]:
-        """What the student is given and what it shall answer, from the LLM's reply about a chunk."""
+    def parts(self) -> Callable[[Unit, str], tuple[str, str]]:
+        """What the student is given and what it shall answer, from the LLM's reply about a unit."""
 
     @property
     def fault(self) -> Callable[[Chunk, str, str], str | None]:
@@ -55,15 +59,6 @@ class Task(Protocol):
 
 
 TASKS: dict[str, Task] = {"next-steps": calls, "pitch": pitch}
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A chunk to ask about, in one variant."""
-
-    chunk: Chunk
-    variant: int
-    split: Split
 
 
 @dataclass(frozen=True)
@@ -78,14 +73,33 @@ class Written:
     call_id: str
 
 
-def draw_units(chunks: list[Chunk], spec: InstructionsSpec) -> list[Unit]:
-    """Return what the LLM is asked about: pages take turns, and some more than the rows wanted, for drops."""
-    usable = [chunk for chunk in of_group(chunks, spec.group) if TASKS[spec.task].describes(chunk)]
+def draw_units(
+    chunks: list[Chunk],
+    spec: InstructionsSpec,
+    pairs: Sequence[Pair] = (),
+    splits: Mapping[str, Split] | None = None,
+) -> list[Unit]:
+    """Return what the LLM is asked about: pages take turns, and some more than the rows wanted, for drops.
+
+    `pairs` are those that calls are made of, `splits` the pages that their data set holds out of training; without it
+    pages are dealt to splits here.
+    """
+    task = TASKS[spec.kind]
+    told: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        told.setdefault(pair.chunk_id, []).append(pair)
+    chosen = of_group(chunks, spec.group) if isinstance(spec, PitchSpec) else chunks
+    usable = [chunk for chunk in chosen if task.usable(chunk, told.get(chunk.id, []))]
     if not usable:
-        raise InputError(f"task {spec.task}: no chunk is prose about its page's subject, expected some")
-    splits = assign({chunk.page_id: chunk.group for chunk in usable}, spec)
-    variants = min(TASKS[spec.task].VARIANTS, math.ceil(SPARE * spec.rows / len(usable)) + 1)
-    units = [Unit(chunk, variant, splits[chunk.page_id]) for variant in range(variants) for chunk in usable]
+        raise InputError(f"{spec.kind}: none of {len(chosen)} chunks has {task.NEEDS}, expected some")
+    if splits is None:
+        splits = assign({chunk.page_id: chunk.group for chunk in usable}, spec)
+    variants = min(task.VARIANTS, math.ceil(SPARE * spec.rows / len(usable)) + 1)
+    units = [
+        Unit(chunk, splits.get(chunk.page_id, "train"), variant, tuple(told.get(chunk.id, [])))
+        for variant in range(variants)
+        for chunk in usable
+    ]
     return take(in_turns(units, lambda u: u.chunk.page_id), lambda u: u.split, quotas(spec), SPARE)
 
 
@@ -98,7 +112,7 @@ def written_from(units: list[Unit], task: Task, answered: list[Answered]) -> tup
             [failure] = failures([answer])
             failed.append({"chunk_id": unit.chunk.id, **failure})
             continue
-        material, text = task.parts(unit.chunk, answer.reply.text)
+        material, text = task.parts(unit, answer.reply.text)
         identity = content_id(unit.chunk.id, material, text)
         written.append(Written(identity, unit.chunk.id, unit.split, material, text, answer.call_id))
     return written, failed
@@ -113,10 +127,10 @@ def screen(
     seen: set[str] = set()
     for item in written:
         reason = task.fault(chunks[item.chunk_id], item.material, item.answer)
-        if reason is None and {item.material, item.answer} & seen:
+        if reason is None and item.material in seen:
             reason = "written twice"
         if reason is None:
-            seen |= {item.material, item.answer}
+            seen.add(item.material)
             kept.append(item)
         else:
             dropped.append((item, reason))

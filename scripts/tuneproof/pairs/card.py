@@ -47,11 +47,19 @@ ABOUT = {
             "A distractor may fit too, where two products differ by little.",
         ],
     ),
-    "instructions": (
-        "A task on an invented text that rests on a page: to tune a model to write what a colleague would.",
+    "next-steps": (
+        "A sales call and what was agreed in it: to tune a model to write down who does what next.",
         [
-            "Calls and pitches are an LLM's inventions: their style is its own.",
-            "There are many good answers; the reference is one.",
+            "The steps are drawn from two lists, so that they are right; real calls agree on more than stands there.",
+            "What is asked and answered are pairs of another data set: people do not talk so.",
+            "The first and the last words are an LLM's: their style is its own.",
+        ],
+    ),
+    "pitch": (
+        "A sales pitch of what a page describes: to tune a model to write what a colleague would.",
+        [
+            "Pitches are an LLM's: their style is its own.",
+            "There are many good pitches; the reference is one.",
         ],
     ),
 }
