@@ -21,9 +21,9 @@ BASES = [run.id for run in RUNS if run.method is None]
 TUNED = [run.id for run in RUNS if run.method]
 ARMS = [
     {"run": run.id, "mode": mode, "dataset": dataset}
-    for run, mode in tuneproof_study.arms(CONFIG)
-    for dataset in ([run.dataset] if run.dataset else CONFIG.study.datasets)
+    for run, mode, dataset in tuneproof_study.arms(CONFIG)
 ]
+LOOKED_UP = tuneproof_study.looked_up(CONFIG)
 MADE = tuneproof_study.made(CONFIG)
 CORPORA = sorted({c for d in MADE if (c := tuneproof_study.corpus_of(CONFIG, d))})
 LLMS = tuneproof_study.llms_of(CONFIG)
@@ -362,9 +362,7 @@ def costs_and_usages():
     reanswered = [d for d, spec in MADE.items() if spec.kind == "reanswered"]
     silent += [f"screen_pairs.{d}" for d in pairs]
     silent += [
-        f"{rule}.{d}"
-        for d in CONFIG.study.datasets
-        for rule in ("retrieve", "measure_retrieval")
+        f"{rule}.{d}" for d in LOOKED_UP for rule in ("retrieve", "measure_retrieval")
     ]
     silent += [f"retrieve_for_answers.{d}" for d in reanswered]
     silent += [
@@ -384,5 +382,6 @@ def costs_and_usages():
             calling.append(f"write_instructions.{name}")
     calling += [f"answer/{arm}" for arm in arms]
     calling += [f"judge/{arm}.{judge}" for judge in CONFIG.study.judges for arm in arms]
+    silent.append("audit_leaks")
     costs = [f"results/costs/{name}.tsv" for name in (*silent, *calling)]
     return costs, [f"results/costs/{name}.usage.json" for name in calling]

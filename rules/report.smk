@@ -119,7 +119,7 @@ rule write_report:
             "results/datasets/{dataset}/funnel.json", dataset=CONFIG.study.datasets
         ),
         retrievals=expand(
-            "results/datasets/{dataset}/retrieval.json", dataset=CONFIG.study.datasets
+            "results/datasets/{dataset}/retrieval.json", dataset=LOOKED_UP
         ),
         leaks="results/tables/leaks.csv",
         cards=expand("results/datasets/{dataset}/card.md", dataset=MADE),

@@ -46,7 +46,9 @@ class Assumption:
 
 # Counts that only the corpus and the writer can tell. Source: `make demo`, results/datasets/haldrune/funnel.json.
 CHUNKS = Assumption(
-    "chunks of a corpus, where there is neither max_chunks nor chunks.jsonl", 1000, "A guess; set max_chunks."
+    "chunks of a corpus, where there is neither max_chunks nor chunks.jsonl, or as many as `pairs` takes",
+    1000,
+    "A guess; set max_chunks.",
 )
 CHUNKS_PER_PAGE = Assumption("chunks a page", 2.3, "Default study: 106 chunks of 46 pages; manuals have 6 to 13.")
 CHUNK_FILL = Assumption(
@@ -251,10 +253,9 @@ def sizes_of(config: Config, dataset: str, counted: Mapping[str, int]) -> Sizes:
     spec = config.datasets[dataset]
     if not isinstance(spec, DatasetSpec):
         return _sizes_of_another_kind(config, dataset, spec, counted)
-    chunks = counted.get("chunks") or spec.max_chunks or int(CHUNKS.value)
-    asked = min(chunks, spec.max_chunks or chunks)
-    if spec.pairs:
-        asked = min(asked, math.ceil(spec.pairs / (KEPT.value * spec.pairs_per_chunk)))
+    needed = math.ceil((spec.pairs or 0) / (KEPT.value * spec.pairs_per_chunk))
+    chunks = counted.get("chunks") or spec.max_chunks or max(int(CHUNKS.value), needed)
+    asked = min(chunks, spec.max_chunks or chunks, needed or chunks)
     written = counted.get("written") or asked * spec.pairs_per_chunk
     kept = counted.get("kept") or min(round(KEPT.value * written), spec.pairs or written)
     trained = kept * (1 - spec.splits.test_pages - spec.splits.val_pages)

@@ -793,12 +793,21 @@ def expand_runs(config: Config) -> list[Run]:
     return runs
 
 
-def arms(config: Config) -> list[tuple[Run, Mode]]:
-    """Return every (run, mode) that answers the test questions."""
+def looked_up(config: Config) -> list[str]:
+    """Return the study's data sets whose questions a corpus answers; instructions bring all that they are about."""
+    kinds = DatasetSpec | ReansweredSpec | TypedSpec
+    return [name for name in config.study.datasets if isinstance(config.datasets[name], kinds)]
+
+
+def arms(config: Config) -> list[tuple[Run, Mode, str]]:
+    """Return every (run, mode, data set) that answers test questions: a base model all, a tuned one its own."""
+    study = config.study
     return [
-        (run, mode)
+        (run, mode, dataset)
         for run in expand_runs(config)
-        for mode in (config.study.base_modes if run.method is None else config.study.tuned_modes)
+        for mode in (study.base_modes if run.method is None else study.tuned_modes)
+        for dataset in ([run.dataset] if run.dataset else study.datasets)
+        if mode == "closed" or dataset in looked_up(config)
     ]
 
 

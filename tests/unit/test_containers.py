@@ -31,6 +31,7 @@ IMPORTS = {
     "lxml-html-clean": "lxml_html_clean",
     "openvino-genai": "openvino_genai",
     "rouge-score": "rouge_score",
+    "scikit-learn": "sklearn",
     "semantic-text-splitter": "semantic_text_splitter",
     "snakemake-executor-plugin-slurm": "snakemake_executor_plugin_slurm",
     "vl-convert-python": "vl_convert",

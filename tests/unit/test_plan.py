@@ -1,6 +1,7 @@
 """The plan's arithmetic, against numbers that can be worked out by hand, and the drawing of the rules."""
 
 import copy
+import math
 
 import pytest
 import yaml
@@ -39,8 +40,10 @@ def cost(config, rule, where=HERE, threads=2, gpus=0, counted=None, **wildcards)
 
 def test_the_papers_sizes_come_from_its_configuration(paper):
     size = sizes(paper)["d-naive"]
-    assert (size.asked, size.written, size.counted) == (5000, 20_000, ())
-    assert size.kept == round(20_000 * plan.KEPT.value)
+    assert (size.kept, size.counted) == (20_000, ())
+    assert size.asked == math.ceil(20_000 / (4 * plan.KEPT.value)), (
+        "so many chunks that 20,000 pairs are left of four each"
+    )
     assert size.train == round(0.9 * size.kept), "one wording of each pair on 90 % of the pages"
 
 
@@ -83,8 +86,9 @@ def test_half_the_gpus_take_twice_as_long_apart_from_the_start(paper):
 def test_dollars_are_tokens_times_the_price(paper):
     written = cost(paper, "write_pairs", API, dataset="d-naive")
     prompt, completion = plan.WRITE_PROMPT.value + 0.75 * 480, 4 * plan.WRITTEN_PAIR.value
-    assert (written.calls, written.prompt, written.completion) == (5000, prompt, completion)
-    assert written.dollars == pytest.approx(5000 * (prompt * 2 + completion * 8) / 1e6)
+    calls = sizes(paper)["d-naive"].asked
+    assert (written.calls, written.prompt, written.completion) == (calls, prompt, completion)
+    assert written.dollars == pytest.approx(calls * (prompt * 2 + completion * 8) / 1e6)
 
 
 def test_without_a_price_there_are_no_dollars_and_a_note_says_so(paper):
@@ -220,7 +224,7 @@ def test_every_assumption_has_its_source_and_is_plain_data(paper):
     lines = plan.plan(paper, [Job("write_pairs", {"dataset": "d-naive"}, API)], sizes(paper))
     written = plan.as_json(paper, lines, sizes(paper))
     assert all(a["source"].endswith(".") for a in written["assumptions"])
-    assert written["total"]["calls"] == 5000
+    assert written["total"]["calls"] == sizes(paper)["d-naive"].asked
 
 
 # --- the drawing ---

@@ -17,11 +17,19 @@ def config(root):
 
 def test_the_default_study_has_three_arms(config):
     loaded = study.load(config)
-    assert [(run.id, mode) for run, mode in study.arms(loaded)] == [
-        ("smollm2-135m-instruct/base", "closed"),
-        ("smollm2-135m-instruct/base", "rag"),
-        ("smollm2-135m-instruct/lora/haldrune/seed1", "closed"),
+    assert [(run.id, mode, dataset) for run, mode, dataset in study.arms(loaded)] == [
+        ("smollm2-135m-instruct/base", "closed", "haldrune"),
+        ("smollm2-135m-instruct/base", "rag", "haldrune"),
+        ("smollm2-135m-instruct/lora/haldrune/seed1", "closed", "haldrune"),
     ]
+
+
+def test_nothing_is_looked_up_for_instructions_that_bring_what_they_are_about(config):
+    config["study"]["datasets"] = ["haldrune", "haldrune-products"]
+    config["study"]["tuned_modes"] = ["closed", "rag"]
+    loaded = study.load(config)
+    assert {dataset for _, mode, dataset in study.arms(loaded) if mode == "rag"} == {"haldrune"}
+    assert {dataset for _, mode, dataset in study.arms(loaded) if mode == "closed"} == {"haldrune", "haldrune-products"}
 
 
 def test_the_grid_is_every_combination_less_the_excluded(config):

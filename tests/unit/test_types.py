@@ -489,7 +489,7 @@ def test_the_script_writes_what_every_data_set_has(tmp_path, run_script):
     assert done.returncode == 0, done.stderr
     written = sorted(p.name for p in (tmp_path / "out").iterdir())
     splits = ["test_new_pages.jsonl", "test_trained_pages.jsonl", "train.jsonl", "val.jsonl"]
-    assert written == sorted(["card.md", "funnel.json", *splits])
+    assert written == sorted(["funnel.json", *splits])
     funnel = read_json(tmp_path / "out" / "funnel.json")
     assert funnel["dataset"] == "ideas"
     assert funnel["splits"]["train"] == len(read_rows(tmp_path / "out" / "train.jsonl", Example)) == 16
