@@ -122,7 +122,7 @@ rule write_report:
             "results/datasets/{dataset}/retrieval.json", dataset=LOOKED_UP
         ),
         leaks="results/tables/leaks.csv",
-        cards=expand("results/datasets/{dataset}/card.md", dataset=MADE),
+        cards=expand("results/datasets/{dataset}/card.json", dataset=MADE),
         costs=costs_and_usages()[0],
         usages=costs_and_usages()[1],
         # of `make estimate`, which one may have run or not
@@ -150,5 +150,5 @@ rule write_report:
         ),
     shell:
         "exec python scripts/write_report.py --config {input.study} --manifest {input.manifest} --scores {input.scores} --rows {input.rows}"
-        " --figure {params.figures} --funnel {input.funnels} --retrieval {input.retrievals} --leaks {input.leaks} --cost {input.costs}"
-        " --usage {input.usages} {params.estimate} --template {input.template} --out {output.html} 2> {log}"
+        " --figure {params.figures} --funnel {input.funnels} --retrieval {input.retrievals} --leaks {input.leaks} --card {input.cards}"
+        " --cost {input.costs} --usage {input.usages} {params.estimate} --template {input.template} --out {output.html} 2> {log}"

@@ -28,6 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--funnel", nargs="+", default=[], type=Path, help="counts of each data set (JSON)")
     parser.add_argument("--retrieval", nargs="+", default=[], type=Path, help="retrieval counts (JSON)")
     parser.add_argument("--leaks", type=Path, help="what test sets share with training sets (CSV)")
+    parser.add_argument("--card", nargs="+", default=[], type=Path, help="cards of the data sets (JSON)")
     parser.add_argument("--cost", nargs="*", default=[], type=Path, help="Snakemake's benchmark files (TSV)")
     parser.add_argument("--usage", nargs="*", default=[], type=Path, help="calls and tokens of each stage (JSON)")
     parser.add_argument("--estimate", type=Path, help="what the study was expected to take (JSON)")
@@ -79,6 +80,7 @@ def main() -> None:
             funnels=[read_json(path) for path in args.funnel],
             retrieval=[read_json(path) for path in args.retrieval],
             leaks=read_table(args.leaks, ",") if args.leaks else [],
+            cards=[read_json(path) for path in args.card],
             costs={path.as_posix().partition("costs/")[2] or path.name: read_table(path, "\t") for path in args.cost},
             usage=[read_json(path) for path in args.usage],
             estimate=estimate,

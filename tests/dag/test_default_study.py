@@ -130,11 +130,11 @@ def test_an_edit_inside_the_sample_site_renders_and_crawls_it_again(done):
 
 
 def test_an_edit_inside_a_folder_corpus_extracts_it_again(workflow, tmp_path):
-    (tmp_path / "docs" / "guides").mkdir(parents=True)
-    page = tmp_path / "docs" / "guides" / "a.md"
+    page = tmp_path / "docs" / "equinix-packet-docs" / "guides" / "a.md"
+    page.parent.mkdir(parents=True)
     page.write_text("# A\n")
-    workflow.edit("studies/packet-docs.yaml", "$TUNEPROOF_DATA/corpora/equinix-packet-docs", str(tmp_path / "docs"))
-    assert str(page) in workflow.snakemake("-n", "--configfile", "studies/packet-docs.yaml")
+    workflow.edit("studies/equinix-docs.yaml", "$TUNEPROOF_DATA/corpora", str(tmp_path / "docs"))
+    assert str(page) in workflow.snakemake("-n", "--configfile", "studies/equinix-docs.yaml")
 
 
 def test_a_second_seed_adds_a_run_and_reruns_no_other(done):

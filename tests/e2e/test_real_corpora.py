@@ -22,16 +22,16 @@ def data() -> Path:
 
 
 def chunks_of(study, name):
-    study.run("--until", "chunk_pages", config=f"studies/{name}.yaml")
+    study.run(f"resources/corpora/{name}/chunks.jsonl", config=f"studies/{name}-docs.yaml")
     return [json.loads(line) for line in study.read(f"resources/corpora/{name}/chunks.jsonl").splitlines()]
 
 
 def test_a_folder_of_markdown(data, new_study):
-    chunks = chunks_of(new_study, "packet-docs")
-    counts = json.loads(new_study.read("resources/corpora/packet-docs/pages.json"))
-    assert counts["documents"] == 131, "133 files less the readme and the licence"
-    assert counts["pages"] > 120
-    assert {chunk["group"] for chunk in chunks} >= {"guides", "products", "integrations"}
+    chunks = chunks_of(new_study, "equinix")
+    counts = json.loads(new_study.read("resources/corpora/equinix/pages.json"))
+    assert counts["documents"] == 204, "206 files less the readme and the licence"
+    assert counts["pages"] > 190
+    assert {chunk["group"] for chunk in chunks} == {"equinix-packet-docs", "equinix-terraform-docs"}
     assert all(chunk["tokens"] <= 256 for chunk in chunks)
     assert not any("seo-title" in chunk["text"] for chunk in chunks), "the metadata block is no text"
     assert all(chunk["headings"] and not chunk["headings"][0].endswith(".md") for chunk in chunks[:20])
@@ -41,8 +41,8 @@ def test_html_that_is_crawled_over_loopback(data, new_study, monkeypatch):
     with tarfile.open(data / "corpora" / "ironic-doc" / "ironic-doc.tar.gz") as archive:
         archive.extractall(new_study.folder / "site", filter="data")
     monkeypatch.setenv("TUNEPROOF_IRONIC", str(new_study.folder / "site" / "ironic-doc" / "ironic-doc" / "html"))
-    chunks = chunks_of(new_study, "ironic-docs")
-    pages = [json.loads(line) for line in new_study.read("resources/corpora/ironic-docs/pages.jsonl").splitlines()]
+    chunks = chunks_of(new_study, "ironic")
+    pages = [json.loads(line) for line in new_study.read("resources/corpora/ironic/pages.jsonl").splitlines()]
     assert len(pages) > 110, "of 129 pages"
     assert all(page["url"].startswith("http://ironic.test/") for page in pages)
     assert len(chunks) > 1000

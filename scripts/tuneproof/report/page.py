@@ -54,6 +54,7 @@ class Sources:
     usage: list[dict[str, Any]]
     estimate: dict[str, Any] | None = None
     leaks: list[dict[str, str]] = field(default_factory=list)
+    cards: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def render(template: str, sources: Sources) -> str:
         retrievers=retriever_lines(sources.retrieval),
         questions=pick_questions(sources.answers, QUESTIONS_SHOWN, list(colours)),
         leaks=leak_lines(sources.leaks),
+        cards=sources.cards,
         costs=costs,
         total=total_cost(costs),
         usage=usage_table(sources.usage),
