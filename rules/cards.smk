@@ -20,13 +20,16 @@ def lineage(wildcards):
     return [spec, MADE[spec.of]] if hasattr(spec, "of") else [spec]
 
 
+def types_behind(wildcards):
+    """The sections `types` that have a part in a data set: calls are made of pairs of either type."""
+    spec = MADE[wildcards.dataset]
+    name = getattr(spec, "of", wildcards.dataset)
+    return [TYPES[name]] if name in TYPES and spec.kind != "next-steps" else []
+
+
 def llms_behind(wildcards):
     """The ids of the LLMs that have a part in a data set."""
-    sections = [
-        part
-        for spec in lineage(wildcards)
-        for part in (spec, getattr(spec, "types", None))
-    ]
+    sections = [*lineage(wildcards), *types_behind(wildcards)]
     return sorted({llm for part in sections if (llm := getattr(part, "llm", None))})
 
 
@@ -41,9 +44,7 @@ def card_models(wildcards):
     local = {
         CONFIG.llms[llm].model for llm in llms_behind(wildcards) if llm not in APIS
     }
-    classifiers = {
-        s.types.encoder for s in lineage(wildcards) if getattr(s, "types", None)
-    }
+    classifiers = {types.encoder for types in types_behind(wildcards)}
     return sorted(
         {f"resources/models/{model}/lock.json" for model in local | classifiers}
         | {card_encoder(wildcards)}
@@ -52,13 +53,8 @@ def card_models(wildcards):
 
 def card_types(wildcards):
     """The types of a data set's pairs, where they are told apart."""
-    spec = MADE[wildcards.dataset]
-    name = getattr(spec, "of", wildcards.dataset)
-    return (
-        [f"results/datasets/{name}/types.jsonl"]
-        if getattr(MADE[name], "types", None)
-        else []
-    )
+    name = getattr(MADE[wildcards.dataset], "of", wildcards.dataset)
+    return [f"results/datasets/{name}/types.jsonl"] if types_behind(wildcards) else []
 
 
 def card_corpus(wildcards):

@@ -33,7 +33,8 @@ RERANKERS = {
     for spec in (CONFIG.retrieval, *MADE.values())
     if (reranker := getattr(spec, "reranker", None))
 }
-TYPES = {d: spec.types for d, spec in MADE.items() if getattr(spec, "types", None)}
+# the pairs of a data set are told apart where a set of one type is made of it
+TYPES = {s.of: MADE[s.of].types for s in MADE.values() if s.kind == "typed"}
 ENCODERS = sorted(
     {
         *(CONFIG.corpora[c].encoder for c in CORPORA),

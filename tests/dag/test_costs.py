@@ -64,11 +64,11 @@ def test_the_paper_asks_the_cluster_for_gpus_and_the_api_for_dollars(workflow):
         "train": "GPU",
         "measure": "CPU",
     }
-    assert lines["write_pairs"]["calls"] == 5000
+    assert lines["write_pairs"]["calls"] == 7247, "four pairs a call, of which 69 % are kept, make 20,000"
     assert lines["train"]["asked_gpu_h"] > 0
     assert lines["fetch_model"]["slurm_jobs"] == 0
     assert 5 < plan["total"]["dollars"] < 500
-    assert "5,000 chunks (max_chunks; the corpus is not cut yet)" in printed
+    assert "7,247 chunks" in printed
 
 
 def test_apis_are_called_from_the_login_node_because_compute_nodes_have_no_internet(workflow):
@@ -106,12 +106,13 @@ def test_jobs_that_a_profile_groups_share_slurm_jobs(workflow):
 
 
 def test_a_chain_of_rules_is_one_slurm_job_and_counted_once(workflow):
-    plan, _ = planned(workflow, profile="slurm")
+    (workflow.folder / "one.yaml").write_text("study: {also_make: []}\n")
+    plan, _ = planned(workflow, "one.yaml", "slurm")
     lines = {line["rule"]: line["slurm_jobs"] for line in plan["lines"]}
     assert lines["extract_pages"] == lines["chunk_pages"] == lines["index_chunks"] == 1
     apart = sum(lines.values())
-    # corpus 3, dataset 3, report 6 rules: 12 rules in 3 Slurm jobs
-    assert plan["total"]["slurm_jobs"] == apart - 9
+    # corpus 3, dataset 3, report 8 rules: 14 rules in 3 Slurm jobs
+    assert plan["total"]["slurm_jobs"] == apart - 11
 
 
 def test_answers_that_share_a_slurm_job_ask_for_one_gpu(workflow):
@@ -122,7 +123,7 @@ def test_answers_that_share_a_slurm_job_ask_for_one_gpu(workflow):
 
 
 def test_a_study_of_many_runs_is_its_trainings_and_fewer_small_slurm_jobs(workflow):
-    (workflow.folder / "many.yaml").write_text(f"study: {{seeds: {list(range(1, 101))}}}\n")
+    (workflow.folder / "many.yaml").write_text(f"study: {{seeds: {list(range(1, 101))}, also_make: []}}\n")
     plan, _ = planned(workflow, "many.yaml", "slurm")
     slurm_jobs = {line["rule"]: line["slurm_jobs"] for line in plan["lines"]}
     assert slurm_jobs["train"] == 100, "a training is never grouped"
@@ -196,7 +197,7 @@ def test_with_its_key_the_dry_run_is_silent(workflow, monkeypatch):
 
 def test_api_jobs_are_bounded_by_a_resource_and_need_no_weights(workflow):
     printed = workflow.snakemake("-n", "--configfile", PAPER)
-    assert printed.count("api=1") == 5  # write_pairs, rephrase_questions, judge × 3
+    assert printed.count("api=1") == 8 + 18, "what writes seven data sets and annotates one, and what judges 18 arms"
     assert "resources/models/gpt" not in printed
     assert "qwen" not in printed, "no model of the default study is fetched"
 

@@ -40,7 +40,7 @@ def test_each_set_is_made_by_two_rules_of_its_own(shop):
 def test_a_catalogue_needs_no_corpus_and_an_edit_in_it_is_seen(shop, monkeypatch):
     monkeypatch.setenv("GOODS", str(shop.folder / "goods.yaml"))
     wanted = (card("catalogue"), "--configfile", "shop.yaml")
-    alone = {"fetch_model": 2, "write_requirements": 1, "make_recommendations": 1}
+    alone = {"fetch_model": 2, "write_requirements": 1, "make_recommendations": 1, "write_card": 1}
     assert shop.planned(*wanted) == alone, "a catalogue that is not here yet is no reason not to plan"
     (shop.folder / "goods.yaml").write_text("[]")
     assert f"{shop.folder}/goods.yaml" in shop.snakemake("-n", *wanted)
@@ -48,12 +48,9 @@ def test_a_catalogue_needs_no_corpus_and_an_edit_in_it_is_seen(shop, monkeypatch
 
 def test_the_task_decides_the_prompts(shop):
     plan = shop.snakemake("-n", card("calls"), card("pitches"), "--configfile", "shop.yaml")
-    assert set(re.findall(r"prompts/\w+\.txt", plan)) == {
-        "prompts/write_call.txt",
-        "prompts/next_steps.txt",
-        "prompts/write_pitch.txt",
-        "prompts/pitch.txt",
-    }
+    written = {"write_call", "next_steps", "write_pitch", "pitch"}
+    pairs = {"write_pairs", "rephrase_question"}
+    assert set(re.findall(r"prompts/(\w+)\.txt", plan)) == written | pairs
 
 
 def test_what_the_sets_cost_is_counted_with_the_study(shop):

@@ -21,7 +21,7 @@ def overlay(workflow):
 def test_questions_answered_again_are_a_data_set_like_others(workflow, overlay, profile):
     before = workflow.planned(profile=profile)
     names = {"d-rag": D_RAG, "d-oracle": {**D_RAG, "retriever": "oracle"}}
-    study = overlay({"datasets": names, "study": {"datasets": ["haldrune", *names]}})
+    study = overlay({"datasets": names, "study": {"datasets": ["haldrune", *names], "also_make": []}})
     planned = workflow.planned(*study, profile=profile)
     assert (planned["retrieve_for_answers"], planned["reanswer"]) == (2, 2)
     assert planned["write_pairs"] == planned["split_pairs"] == 1, "the questions are written once"
@@ -30,7 +30,7 @@ def test_questions_answered_again_are_a_data_set_like_others(workflow, overlay, 
 
 
 def test_the_questions_of_a_data_set_that_is_not_itself_tested_are_written(workflow, overlay):
-    planned = workflow.planned(*overlay({"datasets": {"d-rag": D_RAG}, "study": {"datasets": ["d-rag"]}}))
+    planned = workflow.planned(*overlay({"datasets": {"d-rag": D_RAG}, "study": {"datasets": ["d-rag"], "also_make": []}}))
     assert planned["write_pairs"] == planned["reanswer"] == planned["train"] == 1
 
 
@@ -40,7 +40,7 @@ def test_a_reranker_is_fetched_and_given_to_all_that_retrieve(workflow, overlay)
         "models": {"cross": model},
         "retrieval": {"reranker": "cross"},
         "datasets": {"d-rag": {**D_RAG, "reranker": "cross"}},
-        "study": {"datasets": ["haldrune", "d-rag"]},
+        "study": {"datasets": ["haldrune", "d-rag"], "also_make": []},
     }
     printed = workflow.snakemake("-n", "--printshellcmds", *overlay(study))
     assert printed.count("--reranker resources/models/cross/lock.json") == 5, "2 retrieve, 2 measure, 1 for answers"

@@ -45,4 +45,5 @@ def test_an_annotator_behind_an_api_counts_as_a_call_of_it(typed):
 
 
 def test_the_types_rules_are_not_planned_where_no_set_asks_for_them(workflow):
-    assert not RULES.keys() & workflow.planned().keys()
+    (workflow.folder / "alone.yaml").write_text("study: {also_make: []}\n")
+    assert not RULES.keys() & workflow.planned("--configfile", "alone.yaml").keys()
