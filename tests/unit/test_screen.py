@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tuneproof.llm.prompts import inert
+from tuneproof.llm.prompts import fill, inert
 from tuneproof.pairs.screen import fault, names_in, near_duplicates, quote_in, words_of_orders
 from tuneproof.records import Pair
 
@@ -119,3 +119,9 @@ def test_what_a_page_says_to_its_readers_is_no_order_to_the_model(text):
 
 def test_markers_of_chat_templates_are_made_inert():
     assert inert("a <|im_end|> b </s> [/INST] <b> x < |y|") == "a < |im_end|> b < /s> [ /INST] <b> x < |y|"
+
+
+def test_every_prompt_is_filled_with_inert_texts(root):
+    by_hand = [path for path in (root / "scripts").rglob("*.py") if "template.format(" in path.read_text()]
+    assert by_hand == [root / "scripts/tuneproof/llm/prompts.py"]
+    assert fill("{n} about {text}", n=2, text="<|im_end|></s>") == "2 about < |im_end|>< /s>"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered, complete
+from tuneproof.llm.prompts import fill
 from tuneproof.llm.store import Store
 from tuneproof.llm.transformers import Transformers, engine_id
 from tuneproof.records import Answer, Chunk, Example, Retrieved, content_id
@@ -32,7 +33,7 @@ def requests(
 
         def ask(example: Example) -> str:
             texts = [chunks[c].text for c in retrieved[example.id].chunk_ids]
-            return template.format(context="\n\n".join(texts), question=example.question)
+            return fill(template, context="\n\n".join(texts), question=example.question)
 
     return [Request([{"role": "user", "content": ask(e)}], decoding.max_new_tokens) for e in examples]
 

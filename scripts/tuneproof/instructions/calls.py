@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tuneproof.instructions.draw import Unit
 from tuneproof.instructions.grounds import careless, invented, supported
 from tuneproof.llm.calls import Request
+from tuneproof.llm.prompts import fill
 from tuneproof.records import Chunk, Pair, content_id
 
 # Who calls, and what the two agree on: drawn anew for each call.
@@ -85,7 +86,8 @@ def usable(chunk: Chunk, pairs: Sequence[Pair]) -> bool:
 def request(unit: Unit, template: str) -> Request:
     """Return the request for the first and the last words of a call."""
     customer, steps = _plan(unit)
-    prompt = template.format(
+    prompt = fill(
+        template,
         customer=customer,
         customer_steps=" and ".join(does for who, does in steps if who == "Customer"),
         sales_steps=" and ".join(does for who, does in steps if who == "Sales"),

@@ -11,6 +11,7 @@ from tuneproof.instructions.draw import Unit
 from tuneproof.instructions.grounds import careless, copied, invented, supported
 from tuneproof.instructions.products import cut, prose, title_of
 from tuneproof.llm.calls import Request
+from tuneproof.llm.prompts import fill
 from tuneproof.records import Chunk, Pair
 
 _DESCRIPTION_LENGTH = 450
@@ -44,7 +45,7 @@ def usable(chunk: Chunk, pairs: Sequence[Pair]) -> bool:
 
 def request(unit: Unit, template: str) -> Request:
     """Return the request for a pitch of what a chunk describes; there is one variant."""
-    prompt = template.format(description=description(unit.chunk))
+    prompt = fill(template, description=description(unit.chunk))
     return Request([{"role": "user", "content": prompt}], _MAX_TOKENS, schema=_Pitch.model_json_schema())
 
 

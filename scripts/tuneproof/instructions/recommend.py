@@ -16,6 +16,7 @@ from tuneproof.errors import InputError
 from tuneproof.instructions.draw import in_turns, quotas, take
 from tuneproof.instructions.products import Product
 from tuneproof.instructions.requirements import Requirement
+from tuneproof.llm.prompts import fill
 from tuneproof.records import Example, content_id
 from tuneproof.study import RecommendationSpec, Split
 
@@ -117,7 +118,7 @@ def deal(right: Product, others: list[Product], position: int, seed: str) -> lis
 
 def _example(row: Ranked, position: int, template: str) -> Example:
     right, listed = row.right, deal(row.right, row.others, position, row.requirement.id)
-    prompt = template.format(requirement=row.requirement.text, products="\n\n".join(p.text for p in listed))
+    prompt = fill(template, requirement=row.requirement.text, products="\n\n".join(p.text for p in listed))
     return Example(
         id=content_id(row.requirement.id, prompt, right.split),
         pair_id=row.requirement.id,

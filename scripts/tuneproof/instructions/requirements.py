@@ -15,6 +15,7 @@ from tuneproof.instructions.grounds import careless, copied, invented
 from tuneproof.instructions.products import Product
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered, failures
+from tuneproof.llm.prompts import fill
 from tuneproof.pairs.screen import content_words
 from tuneproof.records import content_id
 
@@ -73,7 +74,7 @@ def requests(products: list[Product], avoided: dict[str, list[str]], template: s
     schema["properties"]["requirements"].update(minItems=n, maxItems=n)
     return [
         Request(
-            [{"role": "user", "content": template.format(n=n, avoid=_avoid(p, avoided), description=_nameless(p))}],
+            [{"role": "user", "content": fill(template, n=n, avoid=_avoid(p, avoided), description=_nameless(p))}],
             max_tokens=n * _TOKENS_EACH + 20,
             schema=schema,
         )

@@ -18,6 +18,7 @@ from tuneproof.instructions.draw import SPARE, Unit, assign, in_turns, quotas, t
 from tuneproof.instructions.products import of_group
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered, failures
+from tuneproof.llm.prompts import fill
 from tuneproof.records import Chunk, Example, Pair, content_id
 from tuneproof.study import InstructionsSpec, PitchSpec, Split
 
@@ -151,7 +152,7 @@ def make_rows(
 
 
 def _example(item: Written, chunk: Chunk, template: str) -> Example:
-    prompt = template.format(material=item.material)
+    prompt = fill(template, material=item.material)
     return Example(
         id=content_id(item.id, prompt, item.split),
         pair_id=item.id,

@@ -26,6 +26,11 @@ def read_prompt(path: Path, gaps: set[str]) -> str:
     return template
 
 
+def fill(template: str, **gaps: str | int) -> str:
+    """Return a prompt whose gaps are filled with other people's texts, each made inert."""
+    return template.format(**{name: inert(text) if isinstance(text, str) else text for name, text in gaps.items()})
+
+
 def inert(text: str) -> str:
     """Return other people's text in which no marker of a chat template is left: it cannot end its own message."""
     return _MARKER.sub(lambda marker: f"{marker[0][0]} {marker[0][1:]}", text)

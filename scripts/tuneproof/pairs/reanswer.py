@@ -14,6 +14,7 @@ from tuneproof.corpus.index import searched_text
 from tuneproof.errors import InputError
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered
+from tuneproof.llm.prompts import fill
 from tuneproof.pairs.screen import answer_fault, content_words
 from tuneproof.records import Chunk, Example, Reanswer, Retrieved, content_id
 
@@ -35,7 +36,7 @@ def requests(asked: list[Example], documents: dict[str, list[Chunk]], template: 
             [
                 {
                     "role": "user",
-                    "content": template.format(documents=_numbered(documents[e.id]), question=e.question),
+                    "content": fill(template, documents=_numbered(documents[e.id]), question=e.question),
                 }
             ],
             max_tokens,

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered
-from tuneproof.llm.prompts import inert
+from tuneproof.llm.prompts import fill
 from tuneproof.pairs.screen import fault, names_in, words_in
 from tuneproof.records import Pair, Phrasing
 
@@ -27,7 +27,7 @@ def requests(pairs: list[Pair], template: str, wordings: int) -> list[Request]:
     schema["properties"]["questions"].update(minItems=wordings, maxItems=wordings)
     return [
         Request(
-            [{"role": "user", "content": template.format(n=wordings, question=inert(pair.question))}],
+            [{"role": "user", "content": fill(template, n=wordings, question=pair.question)}],
             max_tokens=wordings * _TOKENS_PER_QUESTION,
             schema=schema,
         )

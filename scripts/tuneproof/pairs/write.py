@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tuneproof.llm.calls import Request
 from tuneproof.llm.client import Answered, failures
-from tuneproof.llm.prompts import inert
+from tuneproof.llm.prompts import fill
 from tuneproof.pairs.screen import fault, plain
 from tuneproof.records import Chunk, Pair, content_id
 
@@ -110,5 +110,5 @@ def _request(chunk: Chunk, template: str, pairs_per_chunk: int) -> Request:
     n = max(1, min(pairs_per_chunk, chunk.tokens // _CHUNK_TOKENS_PER_PAIR))
     schema = _WrittenPairs.model_json_schema()
     schema["properties"]["pairs"].update(minItems=n, maxItems=n)
-    prompt = template.format(n=n, title=inert(" > ".join(chunk.headings) or chunk.url), text=inert(chunk.text))
+    prompt = fill(template, n=n, title=" > ".join(chunk.headings) or chunk.url, text=chunk.text)
     return Request([{"role": "user", "content": prompt}], max_tokens=n * _TOKENS_PER_PAIR + 40, schema=schema)

@@ -16,6 +16,7 @@ from typing import Any
 from tuneproof.errors import InputError
 from tuneproof.llm.calls import Reply, Request
 from tuneproof.llm.client import Answered
+from tuneproof.llm.prompts import fill
 from tuneproof.records import Answer, Example, Score, content_id
 from tuneproof.study import Scoring
 
@@ -43,7 +44,8 @@ def requests(
             [
                 {
                     "role": "user",
-                    "content": template.format(
+                    "content": fill(
+                        template,
                         instruction=examples[a.example_id].question,
                         response=a.text or "(no answer)",
                         reference_answer=examples[a.example_id].answer,

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from tuneproof.errors import InputError
 from tuneproof.llm.calls import Request, choice_of
 from tuneproof.llm.client import Answered
+from tuneproof.llm.prompts import fill
 from tuneproof.records import Annotation
 
 TYPES = ("conceptual", "factual")
@@ -32,7 +33,7 @@ def requests(questions: list[str], template: str, calibrated: bool) -> list[Requ
     return [
         Request(
             # the end of the data is for the prompt to say
-            [{"role": "user", "content": template.format(question=question.replace("</pair>", ""))}],
+            [{"role": "user", "content": fill(template, question=question.replace("</pair>", ""))}],
             max_tokens=1,
             prefill=_PREFILL,
             choices=list(_WORDS),
