@@ -30,7 +30,8 @@ def test_questions_answered_again_are_a_data_set_like_others(workflow, overlay, 
 
 
 def test_the_questions_of_a_data_set_that_is_not_itself_tested_are_written(workflow, overlay):
-    planned = workflow.planned(*overlay({"datasets": {"d-rag": D_RAG}, "study": {"datasets": ["d-rag"], "also_make": []}}))
+    study = {"datasets": {"d-rag": D_RAG}, "study": {"datasets": ["d-rag"], "also_make": []}}
+    planned = workflow.planned(*overlay(study))
     assert planned["write_pairs"] == planned["reanswer"] == planned["train"] == 1
 
 
