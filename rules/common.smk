@@ -375,6 +375,10 @@ def costs_and_usages():
         f"{rule}.{d}" for d in pairs for rule in ("write_pairs", "rephrase_questions")
     ]
     calling += [f"reanswer.{d}" for d in reanswered]
+    calling += [f"annotate_types.{d}.{types.llm}" for d, types in TYPES.items()]
+    silent += [
+        f"{rule}.{d}" for d in TYPES for rule in ("train_types", "classify_pairs")
+    ]
     for name, spec in MADE.items():
         if spec.kind == "recommendation":
             calling.append(f"write_requirements.{name}")
