@@ -43,10 +43,11 @@ def main() -> None:
     template = read_prompt(args.prompt, {"requirement", "products"})
     products, written = read_rows(args.products, Product), read_rows(args.requirements, Requirement)
     screened, dropped = screen(written, products)
-    # anew, over the products of which a requirement is left: with few products a split would else come to nothing
+    # anew for products of which a requirement is left, else with few products a split would come to nothing; the others
+    # stay where they were, so that lists of each split have neighbours to show
     kept = {r.page_id for r in screened}
     parts = assign({p.page_id: p.category for p in products if p.page_id in kept}, spec)
-    products = [dataclasses.replace(p, split=parts.get(p.page_id, "train")) for p in products]
+    products = [dataclasses.replace(p, split=parts.get(p.page_id, p.split)) for p in products]
     encoder = Encoder(args.encoder)
     ranked = rank(screened, products, spec.options, lambda texts: encoder.embed(texts, "embed"))
     dropped += [(r.requirement, "other products of its list are nearer") for r in ranked if not clear(r)]
