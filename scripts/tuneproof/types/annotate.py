@@ -1,10 +1,14 @@
 """Annotate: an LLM says of a question whether it is conceptual or factual.
 
-Nothing is written: the reply is the distribution over two words, so that a small model can neither ramble nor be
-talked into another shape by what it reads, and its doubt is kept. It is shown the question alone, which is what both
-definitions speak of: with the answer, Qwen 1.5B told 185 pairs apart less well (AUC 0.77 instead of 0.85).
+It is asked for the kind of answer, of five that are conceptual by the paper's definition and five that are factual, and
+a type's probability is the sum over its kinds. Qwen 1.5B, asked for one of the two types at once, told 120 questions of
+NF-CATS's valid.csv apart with AUC 0.83; asked for the kind, with 0.97.
 
-Small models lean to one of the words whatever they read. What one says of no question at all is that leaning, and can
+Nothing is written: the reply is the distribution over ten words, so that a small model can neither ramble nor be talked
+into another shape by what it reads, and its doubt is kept. It is shown the question alone, which is what both
+definitions speak of.
+
+Small models lean to some of the words whatever they read. What one says of no question at all is that leaning, and can
 be divided out (contextual calibration, Zhao et al. 2021).
 """
 
@@ -20,9 +24,19 @@ from tuneproof.records import Annotation
 
 TYPES = ("conceptual", "factual")
 GAPS = {"question"}
-# Qwen 1.5B tells the types apart by these words (AUC 0.92 on 60 questions that people have sorted), hardly by letters.
-_WORDS = {f" {name}": name for name in TYPES}
-_PREFILL = "The question is"
+_KINDS = {
+    " definition": "conceptual",
+    " reason": "conceptual",
+    " method": "conceptual",
+    " comparison": "conceptual",
+    " description": "conceptual",
+    " name": "factual",
+    " number": "factual",
+    " date": "factual",
+    " place": "factual",
+    " yes": "factual",
+}
+_PREFILL = "Kind:"
 _NO_QUESTIONS = ["N/A", "[MASK]", "..."]
 _LEAST = 0.01  # of a leaning: one that is nearly certain may not decide everything
 
@@ -36,7 +50,7 @@ def requests(questions: list[str], template: str, calibrated: bool) -> list[Requ
             [{"role": "user", "content": fill(template, question=question.replace("</pair>", ""))}],
             max_tokens=1,
             prefill=_PREFILL,
-            choices=list(_WORDS),
+            choices=list(_KINDS),
         )
         for question in asked
     ]
@@ -63,9 +77,10 @@ def annotations_from(ids: Sequence[str], answered: Sequence[Answered]) -> list[A
 
 
 def _shares(answered: Answered) -> dict[str, float]:
-    """The probability of each type; empty where the reply is neither."""
+    """The probability of each type; empty where the reply is none of the kinds."""
     reply = answered.reply
-    if reply.distribution:
-        return {name: reply.distribution[word] for word, name in _WORDS.items()}
-    said = choice_of(reply.text.casefold(), list(_WORDS))
-    return {name: float(word == said) for word, name in _WORDS.items()} if said else {}
+    said = choice_of(reply.text.casefold(), list(_KINDS))
+    kinds = reply.distribution or ({said: 1.0} if said else {})
+    shares = {name: sum(share for kind, share in kinds.items() if _KINDS[kind] == name) for name in TYPES}
+    total = sum(shares.values())
+    return {name: share / total for name, share in shares.items()} if total else {}

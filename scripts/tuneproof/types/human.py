@@ -26,7 +26,7 @@ CATEGORIES = {
 _BY = ("authors", "mturk", "unsupervised")
 # Hardly any of the questions that people have looked at is factual (11 of the test's 435): more by the site's word.
 _SITE_QUESTIONS = 100
-_TRAIN_QUESTIONS = 200
+_TRAIN_QUESTIONS = 800
 
 
 @dataclass(frozen=True)
