@@ -106,7 +106,7 @@ def endless(path, query):
         days = [f"/calendar/{year}/{month}?view=day&day={day}" for day in range(1, 4)]
         return 200, html, page(f"/calendar/{year + month // 12}/{month % 12 + 1}?view=month", *days)
     if folder == "deep":
-        return 200, html, page(f"{path}/x")
+        return 200, html, page(f"{path}/x", "/", "/good/a.html")
     return 404, html, page()
 
 
@@ -285,6 +285,13 @@ def test_a_page_without_a_type_is_a_page(met):
     urls = [document.url for document in archived_documents(out)]
     assert f"{server.url}/no-type.html" in urls
     assert not any(url.endswith(("robots.txt", "map.xml", "picture")) for url in urls)
+
+
+def test_a_link_back_to_a_page_is_no_failure_however_deep_it_stands(met):
+    result, server, out = met
+    pages = {document.url for document in archived_documents(out)}
+    assert f"{server.url}/" in pages
+    assert not result.reasons.keys() & {f"{server.url}{path}" for path in ("/", *GOOD)}
 
 
 # --- private addresses ---

@@ -37,6 +37,7 @@ from scrapy.responsetypes import responsetypes
 from scrapy.utils.gz import gunzip, gzip_magic_number
 from scrapy.utils.sitemap import Sitemap, sitemap_urls_from_robots
 from twisted.internet.error import DNSLookupError
+from w3lib.url import canonicalize_url
 from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
@@ -225,6 +226,7 @@ class _Spider(scrapy.Spider):
         self.private_addresses: dict[str, str] = {}
         self._hosts = {_address(url)[0] for url in spec.start}
         self._pages_alike: Counter[str] = Counter()
+        self._known: set[str] = set()  # what was asked for, and where that led to a page
         self._links = LinkExtractor()
         self._bar = progress(None, "page", "crawl")
 
@@ -292,6 +294,8 @@ class _Spider(scrapy.Spider):
             return
         self.visit.pages += 1
         self.visit.from_archive += "cached" in response.flags
+        self._known.add(canonicalize_url(response.url))
+        self.visit.failures.pop(response.url, None)
         self._pages_alike[_alike(response.url)] += 1
         self._bar.update()
         if self.visit.pages >= self.spec.max_pages:
@@ -342,12 +346,18 @@ class _Spider(scrapy.Spider):
         self.visit.finished = reason
 
     def _ask(self, url: str, callback: Any, **kwargs: Any) -> Iterator[Request]:
+        """Ask for what was not asked for before. A link that is too deep may lead to a page that is known."""
+        same = canonicalize_url(url)  # as Scrapy tells requests apart
+        if same in self._known:
+            return
         reason = self.refusal(url)
         if kwargs.get("depth", 0) > self.spec.max_depth:
             reason = f"more than max_depth {self.spec.max_depth} links away"
         if reason:
             self._no_page(url, reason)
         else:
+            self._known.add(same)
+            self.visit.failures.pop(url, None)
             yield Request(url, callback, errback=self.failed, cb_kwargs=kwargs)
 
     def _asked(self, request: Any) -> str:
