@@ -63,6 +63,7 @@ def site(own):
         "/shaky.html": ([503, 200], html, page("/good/b.html")),
         "/gone.html": (410, html, page()),
         "/headers.html": (200, {**html, "X-Long": "x" * 100_000}, page()),
+        "/latin-1-header.html": (200, {**html, "X-Author": "Müller"}, page()),  # the server sends Latin-1
         "/nested.html": (200, html, "<div>" * 20_000 + page("/good/a.html")),
         "/links.html": (200, html, page("http://[::1", "http://a:b/", "javascript:x()", "mailto:x@y", "//", "\0", "?")),
         "/no-type.html": (200, {}, page(*GOOD)),
@@ -273,6 +274,11 @@ def test_what_is_archived_is_unpacked_html(met):
     assert bodies[f"{server.url}/picture"] == b""
 
 
+def test_a_header_that_is_no_utf8_costs_no_page(met):
+    _, server, out = met
+    assert f"{server.url}/latin-1-header.html" in {document.url for document in archived_documents(out)}
+
+
 def test_a_text_is_read_in_its_real_encoding_whatever_it_declares(met):
     texts = {urlsplit(url).path: decoded(body, kind) for url, _, kind, body, _ in read_archive(met[2])}
     encodings = [text for path, text in texts.items() if path.startswith("/encodings/")]
@@ -349,4 +355,4 @@ def test_several_sites_are_crawled_each_by_its_own_rules(root, tmp_path):
         assert "forbidden by robots.txt" in result.stderr and result.returncode == 1
         result = run_crawl(root, tmp_path / "crawl.warc.gz", start=start[:3], private_hosts=["127.0.0.1"], max_depth=0)
         assert result.returncode == 0, result.stderr
-        assert (one.asked["/good/a.html"], two.asked["/good/a.html"], two.asked["/good/b.html"]) == (1, 1, 0)
+        assert (one.asked["/good/a.html"], two.asked["/good/a.html"], two.asked["/good/b.html"]) == (2, 2, 0)

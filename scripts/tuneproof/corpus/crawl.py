@@ -44,13 +44,13 @@ from warcio.warcwriter import WARCWriter
 
 from tuneproof.errors import InputError
 from tuneproof.progress import progress
+from tuneproof.records import content_id
 from tuneproof.study import Crawl
 
 # Headers of the transport, no longer true of the body that is archived.
 _HOP_BY_HOP = {"content-encoding", "transfer-encoding", "content-length", "connection"}
 # What may pass in a moment is not archived: a resumed crawl asks again.
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
-
+_TRANSIENT = {408, 429, *range(500, 600)}
 
 _SHORT_BODY = 1 << 16  # bytes that come with the headers
 _LONGEST_URL = 2000  # characters; browsers and servers take about as much
@@ -78,12 +78,15 @@ class Visit:
 
 
 def crawl(spec: Crawl, archive: Path, proxy: str | None = None) -> Visit:
-    """Crawl the hosts of `spec.start` into `archive` (gzipped WARC). Resumes from `archive` + ".part".
+    """Crawl the hosts of `spec.start` into `archive` (gzipped WARC). Resumes from what `unfinished` names.
 
     Raises InputError where a start page gives nothing: a site that is down is an error, a dead link is not.
     """
-    partial = archive.with_name(archive.name + ".part")
+    partial = unfinished(archive, spec)
     archive.parent.mkdir(parents=True, exist_ok=True)
+    for other in set(archive.parent.glob(f"{archive.name}*.part")) - {partial}:
+        print(f"{other}: of other start pages, deleted", file=sys.stderr)
+        other.unlink()
     visit = Visit()
     if proxy:  # through the environment, because Scrapy's own request for robots.txt must take it too
         os.environ.update(http_proxy=proxy, no_proxy="")
@@ -92,7 +95,7 @@ def crawl(spec: Crawl, archive: Path, proxy: str | None = None) -> Visit:
     process.start()
     for url in spec.start:
         if reason := visit.failures.get(url):
-            raise InputError(f"{url}: {reason}, expected a page to start from")
+            raise InputError(f"{url}: {reason}, expected a page to start from; what came so far is in {partial}")
     if visit.pages == 0:
         raise InputError(f"{', '.join(spec.start)}: no page was found ({visit.finished}), expected at least one")
     if visit.finished not in ("finished", "closespider_pagecount", "closespider_timeout"):
@@ -101,6 +104,11 @@ def crawl(spec: Crawl, archive: Path, proxy: str | None = None) -> Visit:
         print(f"the crawl stopped at its limit: {visit.finished}", file=sys.stderr)
     partial.replace(archive)
     return visit
+
+
+def unfinished(archive: Path, spec: Crawl) -> Path:
+    """Return where a crawl is archived until it has ended: of other start pages nothing may enter the corpus."""
+    return archive.with_name(f"{archive.name}.{content_id(*sorted(spec.start))[:8]}.part")
 
 
 def _settings(spec: Crawl, partial: Path) -> dict[str, Any]:
@@ -290,7 +298,7 @@ class _Spider(scrapy.Spider):
     def parse(self, response: Response, depth: int) -> Iterator[Request]:
         """Count a page, `depth` links away from where the crawl began, and follow its links."""
         if not isinstance(response, HtmlResponse) or _other_type(response.headers):
-            self._no_page(self._asked(response.request), f"no HTML: {_other_type(response.headers) or 'no type'}")
+            self._no_page(self.asked(response.request), f"no HTML: {_other_type(response.headers) or 'no type'}")
             return
         self.visit.pages += 1
         self.visit.from_archive += "cached" in response.flags
@@ -330,15 +338,15 @@ class _Spider(scrapy.Spider):
     def dropped(self, request: Request) -> None:
         """Tell a redirect in a circle from one to a page that is known."""
         if request.url in request.meta.get("redirect_urls", []):
-            self._no_page(self._asked(request), "redirected in a circle")
+            self._no_page(self.asked(request), "redirected in a circle")
 
     def not_understood(self, failure: Any, response: Response) -> None:
         """Count what could not be parsed."""
-        self._no_page(self._asked(response.request), f"not understood: {failure.type.__name__}: {failure.value}")
+        self._no_page(self.asked(response.request), f"not understood: {failure.type.__name__}: {failure.value}")
 
     def failed(self, failure: Any) -> None:
         """Remember why a request gave no page."""
-        self._no_page(self._asked(failure.request), self._reason(failure))
+        self._no_page(self.asked(failure.request), self._reason(failure))
 
     def closed(self, reason: str) -> None:
         """Keep Scrapy's reason for stopping."""
@@ -360,7 +368,7 @@ class _Spider(scrapy.Spider):
             self.visit.failures.pop(url, None)
             yield Request(url, callback, errback=self.failed, cb_kwargs=kwargs)
 
-    def _asked(self, request: Any) -> str:
+    def asked(self, request: Any) -> str:
         """Return the URL that a chain of redirects began with."""
         urls: list[str] = request.meta.get("redirect_urls", [request.url])
         return urls[0]
@@ -421,14 +429,19 @@ class WarcStorage:
         with self._path.open("rb") as stream:
             stream.seek(self._offsets[request.url])
             record = next(iter(ArchiveIterator(stream)))
-            headers = Headers(dict(record.http_headers.headers))
+            headers = Headers(record.http_headers.headers)
             status, body = int(record.http_headers.get_statuscode()), record.content_stream().read()
         response_class = responsetypes.from_args(headers=headers, url=request.url, body=body)
         return response_class(url=request.url, headers=headers, status=status, body=body)
 
     def store_response(self, spider: Any, request: Request, response: Response) -> None:
-        """Append a response to the archive."""
-        names = [(k, v) for k, v in response.headers.to_unicode_dict().items() if k.lower() not in _HOP_BY_HOP]
+        """Append a response to the archive; that there is no page to start from is asked again."""
+        started = spider.asked(request) in spider.spec.start
+        if started and (response.status >= 400 or (response.status == 200 and _other_type(response.headers))):
+            return
+        # bytes that are no UTF-8 become %FC and the like, as in an address that is redirected to
+        pairs = [(name.decode("latin-1"), v) for name, values in response.headers.items() for v in values]
+        names = [(k, v.decode("utf-8", "percentencode")) for k, v in pairs if k.lower() not in _HOP_BY_HOP]
         record = self._writer.create_warc_record(
             request.url,
             "response",
