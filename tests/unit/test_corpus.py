@@ -268,6 +268,12 @@ def test_what_is_declared_is_used_where_the_bytes_are_no_utf8(text, encoding, na
     assert text == decoded(text.encode(encoding), f"text/html; charset={name}")
 
 
+@pytest.mark.parametrize("name", ["utf-8", "iso-8859-1", ""])
+def test_one_bad_byte_makes_no_other_encoding_of_utf8(name):
+    body = GERMAN.encode() + b"\x96 " + GERMAN.encode()
+    assert decoded(body, f"text/html; charset={name}") == f"{GERMAN}\ufffd {GERMAN}"
+
+
 def test_no_bytes_stop_the_reading():
     for seed in range(100):
         body = bytes((seed * i * i + i) % 256 for i in range(seed))

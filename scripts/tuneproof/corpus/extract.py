@@ -30,6 +30,8 @@ _SHINGLE_WORDS = 5
 _PERMUTATIONS = 128
 _ENOUGH_TO_GUESS = 50_000  # bytes, of an encoding
 _ENOUGH_TO_TELL = 1000  # characters, of a language
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+_FEW_LOST = 0.25  # of the characters beyond ASCII, up to which a text that is not wholly UTF-8 is UTF-8
 _BODY_TEXT = "//body//text()[not({})]".format(
     " or ".join(f"ancestor::{tag}" for tag in "nav header footer aside script style".split())
 )
@@ -153,7 +155,10 @@ def group_of(url: str, groups: dict[str, str]) -> str:
 
 
 def decoded(body: bytes, content_type: str) -> str:
-    """Return a page's text: what is valid UTF-8 is UTF-8, whatever it says; else as declared, else by statistics."""
+    """Return a page's text: what is UTF-8 is UTF-8, whatever it says; else as declared, else by statistics.
+
+    A torn or a pasted character makes no other encoding of UTF-8: in any other, next to no byte beyond ASCII fits it.
+    """
     from charset_normalizer import from_bytes
     from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom
 
@@ -161,10 +166,10 @@ def decoded(body: bytes, content_type: str) -> str:
     if encoding and mark:
         return body[len(mark) :].decode(encoding, errors="replace")
     if b"\0" not in body and b"\x1b$" not in body:  # UTF-16 and ISO-2022, whose bytes are valid UTF-8 too
-        try:
-            return body.decode("utf-8")
-        except UnicodeDecodeError:
-            pass
+        text = body.decode("utf-8", errors="replace")
+        lost = text.count("\ufffd") - body.count("\ufffd".encode())
+        if lost <= _FEW_LOST * (len(_BEYOND_ASCII.findall(text)) - lost):
+            return text
     for declared in (http_content_type_encoding(content_type), html_body_declared_encoding(body)):
         if declared and declared != "utf-8":
             return body.decode(declared, errors="replace")
