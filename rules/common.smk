@@ -252,7 +252,8 @@ def decisions_of(wildcards):
 
 def facts_of(wildcards):
     """The table of facts of a data set's corpus, where there is one."""
-    facts = CONFIG.corpora[corpus_of(wildcards)].facts
+    corpus = corpus_of(wildcards)
+    facts = CONFIG.corpora[corpus].facts if corpus else None
     return [facts] if facts else []
 
 
