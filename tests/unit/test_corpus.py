@@ -42,6 +42,18 @@ def documents(site):
     return [Document(u, f.read_bytes(), "", "2025-01-01T00:00:00Z") for u, f in zip(urls, files, strict=True)]
 
 
+def test_the_scratch_file_lies_where_it_is_told_and_is_gone_in_the_end(tmp_path):
+    document = Document("a.md", None, "# A\n\nText.\n", "")
+    pages, _ = extract.extract_pages([document, Document("b.md", None, "# B\n\nWords.\n", "")], spec(), 1, tmp_path)
+    next(pages)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".sqlite"]
+    list(pages)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="the corpus is empty"):
+        list(extract.extract_pages([], spec(), 1, tmp_path)[0])
+    assert not list(tmp_path.iterdir())
+
+
 def extract_pages(documents, spec, processes=1):
     """All pages at once, and the counts."""
     pages, counts = extract.extract_pages(documents, spec, processes)

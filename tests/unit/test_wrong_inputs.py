@@ -233,7 +233,7 @@ ARGUMENTS = {
     "fetch_model": {"name": "m", "spec": MODEL, "lock": "out/lock.json"},
     "crawl": {"spec": CRAWL, "out": "out/crawl.warc.gz"},
     "extract_pages": {
-        "spec": {"folder": {"path": "documents"}, "encoder": "e"},
+        "spec": {"folder": {"path": "documents"}},
         "out": "out/pages.jsonl",
         "counts": "out/pages.json",
     },
@@ -514,12 +514,12 @@ CASES = {
     "glob that matches nothing": Case(
         "extract_pages",
         ["folder.path: 'documents' has no file that matches *.rst"],
-        arguments={"spec": {"folder": {"path": "documents", "patterns": ["*.rst"]}, "encoder": "e"}},
+        arguments={"spec": {"folder": {"path": "documents", "patterns": ["*.rst"]}}},
     ),
     "glob that is none": Case(
         "extract_pages",
         ["patterns: '/etc/*.md'"],
-        arguments={"spec": {"folder": {"path": "documents", "patterns": ["/etc/*.md"]}, "encoder": "e"}},
+        arguments={"spec": {"folder": {"path": "documents", "patterns": ["/etc/*.md"]}}},
     ),
     "Markdown in another encoding": Case(
         "extract_pages",
@@ -539,13 +539,13 @@ CASES = {
     "archive missing": Case(
         "extract_pages",
         ["crawl.warc.gz: no such file"],
-        arguments={"spec": {"crawl": CRAWL, "encoder": "e"}, "archive": "crawl.warc.gz"},
+        arguments={"spec": {}, "archive": "crawl.warc.gz"},
     ),
     "archive that is none": Case(
         "extract_pages",
         ["crawl.warc.gz", "expected a WARC"],
         {"crawl.warc.gz": b"not a WARC at all\n"},
-        {"spec": {"crawl": CRAWL, "encoder": "e"}, "archive": "crawl.warc.gz"},
+        {"spec": {}, "archive": "crawl.warc.gz"},
     ),
     # rows
     "broken line": Case(

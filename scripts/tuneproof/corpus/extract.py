@@ -12,7 +12,9 @@ import hashlib
 import re
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,7 +26,7 @@ from tuneproof.errors import InputError
 from tuneproof.parallel import in_order
 from tuneproof.progress import progress
 from tuneproof.records import Page, content_id
-from tuneproof.study import CorpusSpec, Folder
+from tuneproof.study import Extraction, Folder
 
 _SHINGLE_WORDS = 5
 _PERMUTATIONS = 128
@@ -98,19 +100,35 @@ def folder_documents(folder: Folder) -> Iterator[Document]:
 
 
 def extract_pages(
-    documents: Iterable[Document], spec: CorpusSpec, processes: int = 1
+    documents: Iterable[Document], spec: Extraction, processes: int = 1, scratch: Path | None = None
 ) -> tuple[Iterator[Page], dict[str, int]]:
     """Return the pages with text and without copies, sorted by URL, and the counts of documents and what was dropped.
 
     The order of a crawl is an accident, so all documents are read before the first page comes, and the counts are
-    complete after the last. Raises InputError where no page is left.
+    complete after the last. The scratch database lies in the folder `scratch`, else where temporary files do, and is
+    gone in the end. Raises InputError where no page is left.
     """
     counts = dict.fromkeys(["documents", *_LOGGED, "near-duplicates", "pages"], 0)
-    return _pages(documents, spec, processes, counts), counts
+    return _in_scratch(documents, spec, processes, counts, scratch), counts
 
 
-def _pages(documents: Iterable[Document], spec: CorpusSpec, processes: int, counts: dict[str, int]) -> Iterator[Page]:
-    database = sqlite3.connect("", isolation_level=None)  # "": a file without a name, gone when this process is
+def _in_scratch(
+    documents: Iterable[Document], spec: Extraction, processes: int, counts: dict[str, int], scratch: Path | None
+) -> Iterator[Page]:
+    with (
+        tempfile.NamedTemporaryFile(dir=scratch, prefix=".pages-", suffix=".sqlite") as file,
+        closing(sqlite3.connect(file.name, isolation_level=None)) as database,
+    ):
+        yield from _pages(database, documents, spec, processes, counts)
+
+
+def _pages(
+    database: sqlite3.Connection,
+    documents: Iterable[Document],
+    spec: Extraction,
+    processes: int,
+    counts: dict[str, int],
+) -> Iterator[Page]:
     database.executescript(
         """
         PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000;
@@ -136,7 +154,6 @@ def _pages(documents: Iterable[Document], spec: CorpusSpec, processes: int, coun
     for url, title, text, fetched_at in kept:
         counts["pages"] += 1
         yield Page(content_id(url, text), url, group_of(url, spec.groups), title, text, fetched_at)
-    database.close()
     if not counts["pages"]:
         raise InputError(f"the corpus is empty: {counts['documents']} documents, none of them with text")
 
