@@ -57,6 +57,14 @@ def test_the_task_decides_the_prompts(shop):
     assert set(re.findall(r"prompts/(\w+)\.txt", plan)) == written | pairs
 
 
+def test_calls_know_which_pages_are_held_out_and_unusable_replies_stay_where_a_failed_job_leaves_them(shop):
+    plan = shop.snakemake("-n", "-p", card("goods"), card("calls"), "--configfile", "shop.yaml")
+    inputs = re.search(r"rule write_instructions:\n +input: (.+)", plan)[1]
+    assert {f"results/datasets/haldrune/{name}.jsonl" for name in ("pairs", "train", "val")} <= set(inputs.split(", "))
+    assert "--failed-log logs/write_requirements/goods.unusable.jsonl" in plan
+    assert "--failed-log logs/write_instructions/calls.unusable.jsonl" in plan
+
+
 def test_what_the_sets_cost_is_counted_with_the_study(shop):
     planned = shop.planned("--configfile", "shop.yaml")
     assert planned["write_requirements"] == planned["make_recommendations"] == 2
