@@ -226,6 +226,11 @@ def test_a_name_of_common_words_is_given_away_only_as_a_whole():
         assert (fault(text, lamp, []) is None) is kept
 
 
+def test_a_name_without_a_word_of_content_drops_no_requirement():
+    product = Product("i", "It", "c", "A router that steers the traffic of a city without equipment from day one.")
+    assert fault(NEED, product, distinctive([product])["i"]) is None
+
+
 def test_the_llm_does_not_see_the_name_and_is_told_what_to_avoid():
     [request] = requests([ROUTER], {"r": ["sparrow"]}, "{n}|{avoid}|{description}", 3)
     prompt = request.messages[0]["content"]
