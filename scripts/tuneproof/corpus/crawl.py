@@ -30,7 +30,7 @@ import scrapy
 from scrapy import signals
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import CloseSpider, IgnoreRequest, StopDownload
-from scrapy.http import Headers, HtmlResponse, Request, Response
+from scrapy.http import Headers, Request, Response, TextResponse
 from scrapy.linkextractors import LinkExtractor
 from scrapy.resolver import CachingThreadedResolver
 from scrapy.responsetypes import responsetypes
@@ -42,6 +42,7 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from tuneproof.corpus.archive import is_html
 from tuneproof.errors import InputError
 from tuneproof.progress import progress
 from tuneproof.records import content_id
@@ -53,6 +54,7 @@ _HOP_BY_HOP = {"content-encoding", "transfer-encoding", "content-length", "conne
 _TRANSIENT = {408, 429, *range(500, 600)}
 
 _SHORT_BODY = 1 << 16  # bytes that come with the headers
+_DEEPEST_SITEMAP = 3  # one in the other; the protocol has two
 _LONGEST_URL = 2000  # characters; browsers and servers take about as much
 
 
@@ -209,10 +211,9 @@ def _address(url: str) -> tuple[str, str]:
         return "", ""
 
 
-def _other_type(headers: Headers) -> str:
-    """Return the declared type of what is no HTML; empty for HTML, and where none is declared."""
-    kind = (headers.get("Content-Type") or b"").decode("latin-1").lower()
-    return "" if "html" in kind else kind
+def _type(headers: Headers) -> str:
+    """Return the declared type, empty where none is."""
+    return (headers.get("Content-Type") or b"").decode("latin-1").lower()
 
 
 def _alike(url: str) -> str:
@@ -229,8 +230,8 @@ class _Spider(scrapy.Spider):
         super().__init__()
         self.spec, self.visit = spec, visit
         # a proxy is the machine's own business; what is asked of it is still only the hosts of the start pages
-        proxies = (url if "//" in url else f"//{url}" for url in getproxies().values())
-        self.private_hosts = {*spec.private_hosts, *(_address(url)[1] for url in proxies)}
+        proxies = (url if "//" in url else f"//{url}" for kind, url in getproxies().items() if kind != "no")
+        self.private_hosts = {*map(str.lower, spec.private_hosts), *(_address(url)[1] for url in proxies)}
         self.private_addresses: dict[str, str] = {}
         self._hosts = {_address(url)[0] for url in spec.start}
         self._pages_alike: Counter[str] = Counter()
@@ -253,6 +254,7 @@ class _Spider(scrapy.Spider):
             parts = urlsplit(url)
             sites.setdefault(f"{parts.scheme}://{parts.netloc}/robots.txt", []).append(url)
         for robots, pages in sites.items():
+            self._known.add(canonicalize_url(robots))  # no page, whatever it holds
             yield Request(
                 robots,
                 self.parse_robots,
@@ -282,23 +284,26 @@ class _Spider(scrapy.Spider):
         for url in start:
             self._no_page(url, f"no robots.txt to go by: {reason}" if response is not None else reason)
 
-    def parse_sitemap(self, response: Response) -> Iterator[Request]:
-        """Follow a sitemap's pages, and the sitemaps of an index."""
+    def parse_sitemap(self, response: Response, level: int = 1) -> Iterator[Request]:
+        """Follow a sitemap's pages, and the sitemaps of an index, `level` of them one in the other."""
         body = response.body
         if gzip_magic_number(response):
             body = gunzip(body, max_size=int(self.spec.max_page_mb * 1e6))
         sitemap = Sitemap(body)
         for entry in sitemap:
             if _address(entry["loc"])[0] in self._hosts:
-                if sitemap.type == "sitemapindex":
-                    yield from self._ask(entry["loc"], self.parse_sitemap)
+                if sitemap.type == "sitemapindex" and level >= _DEEPEST_SITEMAP:
+                    self._no_page(entry["loc"], f"more than {_DEEPEST_SITEMAP} sitemaps one in the other")
+                elif sitemap.type == "sitemapindex":
+                    yield from self._ask(entry["loc"], self.parse_sitemap, level=level + 1)
                 else:
                     yield from self._ask(entry["loc"], self.parse, depth=0)
 
     def parse(self, response: Response, depth: int) -> Iterator[Request]:
         """Count a page, `depth` links away from where the crawl began, and follow its links."""
-        if not isinstance(response, HtmlResponse) or _other_type(response.headers):
-            self._no_page(self.asked(response.request), f"no HTML: {_other_type(response.headers) or 'no type'}")
+        kind = _type(response.headers)
+        if not isinstance(response, TextResponse) or not is_html(kind, response.body):
+            self._no_page(self.asked(response.request), f"no HTML: {kind or 'no type'}")
             return
         self.visit.pages += 1
         self.visit.from_archive += "cached" in response.flags
@@ -332,7 +337,8 @@ class _Spider(scrapy.Spider):
         A short one is let come: to stop it may close a connection that already asks for the next page.
         """
         short = isinstance(body_length, int) and body_length < _SHORT_BODY
-        if request.callback == self.parse and _other_type(headers) and not short:
+        kind = _type(headers)
+        if request.callback == self.parse and kind and "html" not in kind and not short:
             raise StopDownload(fail=False)
 
     def dropped(self, request: Request) -> None:
@@ -436,8 +442,8 @@ class WarcStorage:
 
     def store_response(self, spider: Any, request: Request, response: Response) -> None:
         """Append a response to the archive; that there is no page to start from is asked again."""
-        started = spider.asked(request) in spider.spec.start
-        if started and (response.status >= 400 or (response.status == 200 and _other_type(response.headers))):
+        other = response.status == 200 and not is_html(_type(response.headers), response.body)
+        if (other or response.status >= 400) and spider.asked(request) in spider.spec.start:
             return
         # bytes that are no UTF-8 become %FC and the like, as in an address that is redirected to
         pairs = [(name.decode("latin-1"), v) for name, values in response.headers.items() for v in values]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tuneproof.corpus.archive import read_archive
+from tuneproof.corpus.archive import is_html, read_archive
 from tuneproof.errors import InputError
 from tuneproof.parallel import in_order
 from tuneproof.progress import progress
@@ -75,7 +75,8 @@ class _Extract:
 def archived_documents(archive: Path) -> Iterator[Document]:
     """Yield the HTML pages (status 200) of a WARC, in the order of the crawl."""
     for url, status, kind, body, date in read_archive(archive):
-        if status == 200 and ("html" in kind.lower() or (not kind and b"<html" in body[:1000].lower())):
+        # some sites answer with their front page to whatever they do not have
+        if status == 200 and is_html(kind, body) and urlsplit(url).path != "/robots.txt":
             yield Document(url, body, "", date, kind)
 
 
