@@ -198,6 +198,23 @@ def test_the_metadata_block_of_a_markdown_file_is_dropped(front_matter):
     assert only.text.strip() == "# Install\n\nRun it."
 
 
+def test_a_markdown_file_that_begins_with_a_rule_has_no_metadata_block():
+    [only], _ = extract_pages([Document("guide.md", None, "---\n\nIntro.\n\n---\n\nBody.\n", "")], spec())
+    assert "Intro." in only.text and only.title == "guide.md"
+
+
+def test_a_file_from_windows_is_read_as_any_other(tmp_path):
+    (tmp_path / "a.md").write_bytes("---\ntitle: Räume\n---\n# A\n\nWords.\n".replace("\n", "\r\n").encode("utf-8-sig"))
+    [only], _ = extract_pages(folder_documents(Folder(path=str(tmp_path))), spec())
+    assert (only.title, only.text) == ("Räume", "# A\n\nWords.\n")
+
+
+def test_code_in_markdown_stays_and_escapes_outside_are_undone():
+    text = "See [the `f` page](f.md) and boot\\_interface.\n\n```\nf[0](x) + a\\_b\n```\nOr `g[1](y)`.\n"
+    [only], _ = extract_pages([Document("a.md", None, text, "")], spec())
+    assert only.text == "See the `f` page and boot_interface.\n\n```\nf[0](x) + a\\_b\n```\nOr `g[1](y)`.\n"
+
+
 def test_a_rule_across_a_markdown_page_is_no_metadata_block():
     [only], _ = extract_pages([Document("guide.md", None, "Intro.\n\n---\n\nBody.\n\n---\n\nEnd.\n", "")], spec())
     assert "Body." in only.text

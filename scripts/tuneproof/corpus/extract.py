@@ -42,8 +42,11 @@ _SURE = 0.9  # probability from which a page is said to be in a language; tables
 # what can be wrong with a document: as it is counted, and as the log says it
 _LOGGED = {"without text": "no text", "not readable": "not readable", "in another language": "another language"}
 _FRONT_TITLE = re.compile(r"""^\s*["']?title["']?\s*:\s*["']?(.+?)["']?\s*,?\s*$""", re.MULTILINE)
-# `boot\_interface`: for a renderer; who reads, quotes and compares wants the name. Code has no escapes to undo.
-_ESCAPED = re.compile(r"(```.*?```|`[^`\n]*`)|\\([_<\[\]])", re.DOTALL)
+# What stands in code is neither an escape nor a link.
+_CODE = r"(```.*?```|~~~.*?~~~|`[^`\n]*`)"
+# `boot\_interface`: for a renderer; who reads, quotes and compares wants the name.
+_ESCAPED = re.compile(_CODE + r"|\\([_<\[\]])", re.DOTALL)
+_LINK = re.compile(_CODE + r"|(!?)(?<!\\)\[([^\]]*)\]\([^)\s]*(?:\s[^)]*)?\)", re.DOTALL)
 _HTML = {".html", ".htm", ".xhtml"}
 
 
@@ -95,7 +98,7 @@ def folder_documents(folder: Folder) -> Iterator[Document]:
             yield Document(url, data, "", "")
             continue
         try:
-            yield Document(url, None, data.decode("utf-8"), "")
+            yield Document(url, None, data.decode("utf-8-sig").replace("\r\n", "\n"), "")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: byte {error.start} is not UTF-8, expected UTF-8 text") from None
 
@@ -221,7 +224,7 @@ def _identifier() -> Any:
 def _text(document: Document) -> tuple[str, str, bool]:
     if document.html is None:
         front, body = _front_matter(document.text)
-        text = _without_links(body)
+        text = _without_escapes(_without_links(body))
         heading = _FRONT_TITLE.search(front) or re.search(r"^#\s+(.+)$", text, re.MULTILINE)
         return (heading.group(1).strip() if heading else document.url), text, True
     import trafilatura
@@ -254,19 +257,27 @@ def _main_text(tree: Any, fast: bool) -> str:
         include_comments=False,
         prune_xpath=["//nav"],
     )
-    return _ESCAPED.sub(lambda found: found[1] or found[2], text or "")
+    return _without_escapes(text or "")
+
+
+def _without_escapes(text: str) -> str:
+    return _ESCAPED.sub(lambda found: found[1] or found[2], text)
 
 
 def _front_matter(text: str) -> tuple[str, str]:
-    """Cut a Markdown file into its metadata block, in either of the two ways it is written, and the rest."""
-    block = re.match(r"\s*---\n.*?\n---\n|\s*<!--\s*<meta>.*?</meta>\s*-->", text, flags=re.DOTALL)
+    """Cut a Markdown file into its metadata block, in either of the two ways it is written, and the rest.
+
+    A block begins with a key; a file that begins with a rule (`---`) has none.
+    """
+    key = r"""(?:#.*\n)*["']?[\w.-]+["']?[ ]*:"""
+    block = re.match(rf"\s*---[ ]*\n(?={key})(?s:.*?)\n---[ ]*(?:\n|\Z)|(?s:\s*<!--\s*<meta>.*?</meta>\s*-->)", text)
     end = block.end() if block else 0
     return text[:end], text[end:]
 
 
 def _without_links(text: str) -> str:
     """Keep a link's words and drop its address, as for HTML; drop images."""
-    return re.sub(r"(!?)\[([^\]]*)\]\([^)\s]*(?:\s[^)]*)?\)", lambda m: "" if m[1] else m[2], text)
+    return _LINK.sub(lambda found: found[1] or ("" if found[2] else found[3]), text)
 
 
 @functools.cache
