@@ -49,6 +49,18 @@ def test_a_container_sees_catalogues_and_labels_that_lie_elsewhere(config, tmp_p
     assert os.environ["APPTAINER_BIND"] == f"/scratch,{tmp_path}/goods.yaml,{tmp_path}/labels"
 
 
+def test_the_pace_of_a_crawl_is_no_parameter_of_its_rule_and_reaches_the_script_all_the_same(config):
+    polite = study.load(config)
+    for pace in ({"delay_s": 7}, {"concurrency": 1}, {"retries": 9}, {"timeout_s": 99}, {"max_minutes": 600}):
+        config["corpora"]["haldrune"]["crawl"] |= pace
+        crawl = study.load(config).corpora["haldrune"].crawl
+        assert study.crawl_parameter(crawl) == study.crawl_parameter(polite.corpora["haldrune"].crawl)
+        assert (
+            study.parse_crawl(study.crawl_parameter(crawl), "haldrune", study.pace_variable(study.load(config)))
+            == crawl
+        )
+
+
 def test_the_grid_is_every_combination_less_the_excluded(config):
     config["study"].update(seeds=[1, 2, 3], exclude=[{"seed": 2}])
     runs = study.expand_runs(study.load(config))
