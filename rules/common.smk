@@ -62,7 +62,11 @@ KEEP_MEMORY = (
 )
 # Not a parameter of the rules that ask an LLM: a new budget, price or limit is no reason to run a job again.
 CALLS = tuneproof_study.calls_variable(CONFIG)
-shell.prefix("set -euo pipefail; export TUNEPROOF_CALLS={CALLS:q}; ")
+# Nor is another delay a reason to crawl a site again.
+PACE = tuneproof_study.pace_variable(CONFIG)
+shell.prefix(
+    "set -euo pipefail; export TUNEPROOF_CALLS={CALLS:q} TUNEPROOF_PACE={PACE:q}; "
+)
 # vLLM has an environment of its own; where one LLM of a study needs it, all that are asked run there
 VLLM = any(CONFIG.llms[name].engine == "vllm" for name in LLMS)
 LLM_ENV = "../envs/judge.yaml" if VLLM else "../envs/cpu.yaml"
@@ -252,7 +256,8 @@ def decisions_of(wildcards):
 
 def facts_of(wildcards):
     """The table of facts of a data set's corpus, where there is one."""
-    facts = CONFIG.corpora[corpus_of(wildcards)].facts
+    corpus = corpus_of(wildcards)
+    facts = CONFIG.corpora[corpus].facts if corpus else None
     return [facts] if facts else []
 
 

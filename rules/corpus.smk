@@ -37,9 +37,9 @@ rule crawl:
     conda:
         "../envs/cpu.yaml"
     params:
-        spec=lambda w: CONFIG.corpora[w.corpus].crawl.model_dump_json(),
+        spec=lambda w: tuneproof_study.crawl_parameter(CONFIG.corpora[w.corpus].crawl),
     shell:
-        "exec python scripts/crawl.py --spec {params.spec:q} --out {output.archive}"
+        "exec python scripts/crawl.py --name {wildcards.corpus} --spec {params.spec:q} --out {output.archive}"
         " --counts {output.counts} 2> {log}"
 
 
@@ -60,7 +60,9 @@ rule extract_pages:
         CONFIG.containers.cpu
     threads: 2
     params:
-        spec=section("corpora", "corpus"),
+        spec=lambda w: CONFIG.corpora[w.corpus].model_dump_json(
+            include=set(tuneproof_study.Extraction.model_fields)
+        ),
         archive=lambda w, input: (
             f"--archive {input[0]}" if CONFIG.corpora[w.corpus].crawl else ""
         ),

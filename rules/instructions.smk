@@ -2,10 +2,10 @@
 
 
 def pairs_of_calls(wildcards):
-    """The pairs that calls are made of, and the pages that their data set holds out; a pitch has none."""
+    """The pairs that calls are made of, and the rows that say which pages their data set holds out; a pitch has none."""
     if CONFIG.datasets[wildcards.dataset].kind != "next-steps":
         return []
-    names = ("pairs", "val", "test_new_pages")
+    names = ("pairs", "train", "val")
     return [f"{parent_folder(wildcards)}/{name}.jsonl" for name in names]
 
 
@@ -40,10 +40,12 @@ rule write_requirements:
     params:
         spec=section("datasets", "dataset"),
         llm=llm_section,
+        # Snakemake deletes the outputs of a job that failed
+        failed_log="logs/write_requirements/{dataset}.unusable.jsonl",
     shell:
         "exec python scripts/write_requirements.py --spec {params.spec:q} --chunks {input.chunks} --llm {params.llm:q}"
         " --model {input.model} --prompt {input.prompt} --store store/llm --products {output.products}"
-        " --out {output.requirements} --failed {output.unusable} --usage {output.usage} 2> {log}"
+        " --out {output.requirements} --failed {output.unusable} --failed-log {params.failed_log} --usage {output.usage} 2> {log}"
 
 
 rule make_recommendations:
@@ -113,11 +115,13 @@ rule write_instructions:
     params:
         spec=section("datasets", "dataset"),
         llm=llm_section,
+        # Snakemake deletes the outputs of a job that failed
+        failed_log="logs/write_instructions/{dataset}.unusable.jsonl",
         parent=lambda w: f"--parent {parent_folder(w)}" if pairs_of_calls(w) else "",
     shell:
         "exec python scripts/write_instructions.py --spec {params.spec:q} --chunks {input.chunks} {params.parent}"
         " --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm --out {output.written}"
-        " --failed {output.unusable} --usage {output.usage} 2> {log}"
+        " --failed {output.unusable} --failed-log {params.failed_log} --usage {output.usage} 2> {log}"
 
 
 rule split_instructions:

@@ -19,6 +19,12 @@ from tuneproof.errors import InputError, report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", required=True, help="the corpus's `crawl` section, as JSON")
+    parser.add_argument("--name", default="", help="the corpus's id in the configuration, to find its pace by")
+    parser.add_argument(
+        "--pace",
+        default=os.environ.get("TUNEPROOF_PACE", ""),
+        help="how politely each corpus is crawled, as JSON; default: $TUNEPROOF_PACE, else as --spec says",
+    )
     parser.add_argument("--out", required=True, type=Path, help="the WARC to write (.warc.gz)")
     parser.add_argument("--counts", type=Path, help="pages, and why URLs gave none, to write (JSON)")
     args = parser.parse_args()
@@ -26,9 +32,9 @@ def main() -> None:
     from tuneproof.corpus.crawl import crawl
     from tuneproof.corpus.serve import serve
     from tuneproof.records import write_json
-    from tuneproof.study import Crawl
+    from tuneproof.study import parse_crawl
 
-    spec = Crawl.parse(args.spec)
+    spec = parse_crawl(args.spec, args.name, args.pace)
     folder = Path(os.path.expandvars(spec.serve.folder)) if spec.serve else Path()
     if not folder.is_dir():
         raise InputError(f"crawl.serve.folder: {str(folder)!r} is no folder, expected one of HTML files")

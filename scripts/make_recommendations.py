@@ -33,7 +33,7 @@ def main() -> None:
     from tuneproof.instructions.draw import assign
     from tuneproof.instructions.funnel import funnel
     from tuneproof.instructions.products import Product
-    from tuneproof.instructions.recommend import clear, make_rows, rank
+    from tuneproof.instructions.recommend import fault, make_rows, rank
     from tuneproof.instructions.requirements import Requirement, screen
     from tuneproof.llm.prompts import read_prompt
     from tuneproof.records import iter_json_lines, read_rows, write_json, write_rows
@@ -50,9 +50,9 @@ def main() -> None:
     products = [dataclasses.replace(p, split=parts.get(p.page_id, p.split)) for p in products]
     encoder = Encoder(args.encoder)
     ranked = rank(screened, products, spec.options, lambda texts: encoder.embed(texts, "embed"))
-    dropped += [(r.requirement, "other products of its list are nearer") for r in ranked if not clear(r)]
+    dropped += [(r.requirement, reason) for r in ranked if (reason := fault(r))]
     write_rows(args.out / "dropped.jsonl", [{**dataclasses.asdict(r), "reason": reason} for r, reason in dropped])
-    splits, shares = make_rows([r for r in ranked if clear(r)], template, spec)
+    splits, shares = make_rows([r for r in ranked if not fault(r)], template, spec)
     steps = {
         "products, each name once": len(products),
         "products asked about": len({r.page_id for r in written}),

@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", required=True, help="the arms and their files, as JSON")
     parser.add_argument("--tests", nargs="+", required=True, type=Path, help="test splits of the data set (JSON Lines)")
-    parser.add_argument("--chunks", nargs="+", required=True, type=Path, help="chunks of every corpus (JSON Lines)")
+    parser.add_argument("--chunks", nargs="*", default=[], type=Path, help="chunks of every corpus (JSON Lines)")
     parser.add_argument("--bootstrap", required=True, type=int, help="resamples behind each interval")
     parser.add_argument("--rows", required=True, type=Path, help="one row per answer to write (JSON Lines)")
     parser.add_argument("--out", required=True, type=Path, help="table to write (CSV)")

@@ -2,7 +2,8 @@
 
     python scripts/write_instructions.py --spec '{…}' --chunks chunks.jsonl --llm '{…}'
         --model resources/models/X/lock.json --prompt prompts/write_call.txt --store store/llm
-        [--parent results/datasets/P] --out written.jsonl --failed unusable.jsonl --usage u.json
+        [--parent results/datasets/P] --out written.jsonl --failed unusable.jsonl
+        --failed-log logs/unusable.jsonl --usage u.json
 
 Pages get their splits here, because each split is asked about as much as it needs, with something to spare for drops;
 with --parent they keep those of the data set whose pairs the calls are made of.
@@ -32,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="what was written (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
+    parser.add_argument("--failed-log", required=True, type=Path, help="the same, where it stays when the stage fails")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
@@ -46,18 +48,22 @@ def main() -> None:
     assert isinstance(spec, InstructionsSpec)
     task, what = TASKS[spec.kind], f"write {spec.kind}"
     template = read_prompt(args.prompt, task.GAPS)
-    pairs, splits = [], None
+    pairs: list[Pair] = []
+    splits: dict[str, Split] | None = None
     if args.parent:
         pairs = read_rows(args.parent / "pairs.jsonl", Pair)
-        held: tuple[Split, ...] = ("val", "test_new_pages")
-        splits = {row.page_id: split for split in held for row in read_rows(args.parent / f"{split}.jsonl", Example)}
+        # nothing is cut from train and val: what is in neither is held out, also where its rows were too many
+        splits = dict.fromkeys((pair.page_id for pair in pairs), "test_new_pages")
+        for split in ("val", "train"):
+            splits |= {row.page_id: split for row in read_rows(args.parent / f"{split}.jsonl", Example)}
     units = draw_units(read_rows(args.chunks, Chunk), spec, pairs, splits)
     requests = [task.request(unit, template) for unit in units]
     llm, calls = parse_llm(args.llm, args.calls)
     answered = complete_with(llm, args.model, requests, args.store, what, calls, task.SHAPE)
     written, failed = written_from(units, task, answered)
-    write_rows(args.failed, failed)
-    refuse_above(spec.max_failed, failed, len(units), args.failed)
+    for path in (args.failed, args.failed_log):
+        write_rows(path, failed)
+    refuse_above(spec.max_failed, failed, len(units), args.failed_log)
     write_rows(args.out, written)
     write_json(args.usage, usage_of(what, llm, answered))
 

@@ -56,18 +56,21 @@ def main() -> None:
         requests = write.requests(asked, template, spec.pairs_per_chunk)
         return complete_with(llm, args.model, requests, args.store, "write pairs", calls, write.SHAPE)
 
+    def check(asked: list[Chunk], answered: list[Answered]) -> None:
+        failed = write.pairs_from(asked, answered)[1]
+        for path in (args.failed, args.failed_log):
+            write_rows(path, failed)
+        refuse_above(spec.max_failed, failed, len(asked), args.failed_log)
+
     if spec.pairs is None:
         chunks = write.draw_chunks(chunks, spec.max_chunks)
         answered = ask(chunks)
+        check(chunks, answered)
     else:
         group = getattr(llm, "group_size", _API_ROUND)
         drawn = write.in_turn(chunks)[: spec.max_chunks]
-        chunks, answered = write.write_until(drawn, spec.pairs, spec.pairs_per_chunk, group, ask)
-    pairs, failed = write.pairs_from(chunks, answered)
-    for path in (args.failed, args.failed_log):
-        write_rows(path, failed)
-    refuse_above(spec.max_failed, failed, len(chunks), args.failed_log)
-    write_rows(args.out, pairs)
+        chunks, answered = write.write_until(drawn, spec.pairs, spec.pairs_per_chunk, group, ask, check)
+    write_rows(args.out, write.pairs_from(chunks, answered)[0])
     write_json(args.usage, usage_of("write pairs", llm, answered))
 
 

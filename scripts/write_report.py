@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rows", required=True, type=Path, help="one object per answer (JSON Lines)")
     parser.add_argument("--figure", nargs="+", default=[], metavar="NAME=PATH", help="scores, loss, funnel (SVG)")
     parser.add_argument("--funnel", nargs="+", default=[], type=Path, help="counts of each data set (JSON)")
-    parser.add_argument("--retrieval", nargs="+", default=[], type=Path, help="retrieval counts (JSON)")
+    parser.add_argument("--retrieval", nargs="*", default=[], type=Path, help="retrieval counts (JSON)")
     parser.add_argument("--leaks", type=Path, help="what test sets share with training sets (CSV)")
     parser.add_argument("--card", nargs="+", default=[], type=Path, help="cards of the data sets (JSON)")
     parser.add_argument("--cost", nargs="*", default=[], type=Path, help="Snakemake's benchmark files (TSV)")

@@ -2,7 +2,8 @@
 
     python scripts/write_requirements.py --spec '{…}' --chunks chunks.jsonl --llm '{…}'
         --model resources/models/X/lock.json --prompt prompts/write_requirements.txt --store store/llm
-        --products products.jsonl --out requirements.jsonl --failed unusable.jsonl --usage u.json
+        --products products.jsonl --out requirements.jsonl --failed unusable.jsonl
+        --failed-log logs/unusable.jsonl --usage u.json
 
 The products are a corpus's pages or the rows of a catalogue; each gets its split here. A name that two products share
 is kept once.
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--products", required=True, type=Path, help="products to write (JSON Lines)")
     parser.add_argument("--out", required=True, type=Path, help="requirements to write (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
+    parser.add_argument("--failed-log", required=True, type=Path, help="the same, where it stays when the stage fails")
     parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
@@ -65,8 +67,9 @@ def main() -> None:
     requests = requirements.requests(asked, avoided, template, n)
     answered = complete_with(llm, args.model, requests, args.store, "write requirements", calls, requirements.SHAPE)
     written, failed = requirements.requirements_from(asked, answered)
-    write_rows(args.failed, failed)
-    refuse_above(spec.max_failed, failed, len(asked), args.failed)
+    for path in (args.failed, args.failed_log):
+        write_rows(path, failed)
+    refuse_above(spec.max_failed, failed, len(asked), args.failed_log)
     write_rows(args.products, products)
     write_rows(args.out, written)
     write_json(args.usage, usage_of("write requirements", llm, answered))

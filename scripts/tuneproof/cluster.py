@@ -41,6 +41,9 @@ def prepare_environment(config: Config) -> None:
         os.environ.setdefault(name, value)
     # a container sees the folder of the run; what lies elsewhere has to be named
     outside = {corpus.folder.root for corpus in config.corpora.values() if corpus.folder}
+    for spec in config.datasets.values():
+        types = getattr(spec, "types", None)
+        outside |= {p for p in (getattr(spec, "catalogue_file", None), types and types.human) if p}
     outside |= {path for path in map(Path, ("checkpoints", "resources", "results", "store")) if path.is_symlink()}
     if cache := os.environ.get("TUNEPROOF_CACHE"):
         outside.add(Path(cache))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from tuneproof.instructions.requirements import each
 from tuneproof.llm.budget import dollars as dollars_for
 from tuneproof.scores.judge import FEEDBACK_TOKENS
 from tuneproof.study import (
@@ -65,7 +66,6 @@ REANSWER_PROMPT = Assumption("tokens of reanswer's prompt without its chunks", 1
 REANSWER = Assumption("tokens of an answer from documents", 16, "Default study: 1,579 in 98 calls.")
 ANNOTATE_PROMPT = Assumption("tokens of the prompt of annotate_types", 330, "Seen on 186 pairs of three corpora.")
 SPARE_ROWS = Assumption("rows asked for per row wanted, because checks drop some", 1.6, "instructions/draw.py.")
-REQUIREMENTS = Assumption("requirements a call writes", 3, "The fewest; more where there are few products.")
 REQUIREMENTS_PROMPT = Assumption("tokens of the prompt of write_requirements", 288, "Default study: 10 calls.")
 REQUIREMENT = Assumption("tokens that a requirement takes", 28, "Default study: 1,510 for 60.")
 INSTRUCTIONS_PROMPT = Assumption(
@@ -290,11 +290,13 @@ def _sizes_of_another_kind(
         return replace(parent, train=counted.get("train") or train, tests=counted.get("tests") or tests)
     corpus = config.corpora[name] if (name := corpus_of(config, dataset)) else None
     chunks = counted.get("chunks") or int(CHUNKS.value)
-    each = REQUIREMENTS.value if isinstance(spec, RecommendationSpec) else 1
+    asked = math.ceil(spec.rows * SPARE_ROWS.value)
+    if isinstance(spec, RecommendationSpec) and corpus:  # a call each, and a product is a page
+        asked = min(asked, counted.get("pages", asked))
     return Sizes(
         pages=counted.get("pages") or round(chunks / CHUNKS_PER_PAGE.value),
         chunks=chunks,
-        asked=math.ceil(spec.rows * SPARE_ROWS.value / each),
+        asked=asked,
         chunk_tokens=CHUNK_FILL.value * (corpus.chunks.max_tokens if corpus else 256),
         written=counted.get("written") or round(spec.rows * SPARE_ROWS.value),
         kept=spec.rows,
@@ -415,7 +417,8 @@ def _annotate_types(config: Config, job: Job, size: Sizes | None) -> Cost:
 def _write_requirements(config: Config, job: Job, size: Sizes | None) -> Cost:
     spec = config.datasets[job.wildcards["dataset"]]
     assert size and isinstance(spec, RecommendationSpec)
-    return _calls(config, spec.llm, job, size.asked, REQUIREMENTS_PROMPT.value, REQUIREMENTS.value * REQUIREMENT.value)
+    written = each(spec.rows, size.asked) * REQUIREMENT.value
+    return _calls(config, spec.llm, job, size.asked, REQUIREMENTS_PROMPT.value, written)
 
 
 def _write_instructions(config: Config, job: Job, size: Sizes | None) -> Cost:
@@ -616,7 +619,7 @@ def assumptions(lines: Sequence[Line]) -> list[Assumption]:
     if "annotate_types" in rules:
         chosen += [ANNOTATE_PROMPT]
     if "write_requirements" in rules:
-        chosen += [SPARE_ROWS, REQUIREMENTS, REQUIREMENTS_PROMPT, REQUIREMENT]
+        chosen += [SPARE_ROWS, REQUIREMENTS_PROMPT, REQUIREMENT]
     if "write_instructions" in rules:
         chosen += [SPARE_ROWS, INSTRUCTIONS_PROMPT, CALL, PITCH]
     if "judge" in rules:

@@ -167,10 +167,9 @@ class Chunks(_Section):
     min_tokens: int = Field(24, ge=1, description="A shorter chunk carries nothing to ask about and is left out.")
 
 
-class CorpusSpec(_Section):
-    """Where the pages come from and how they are cut."""
+class Extraction(_Section):
+    """How documents become pages: all that extract_pages depends on besides an archive."""
 
-    crawl: Crawl | None = Field(None, description="Scrape websites.")
     folder: Folder | None = Field(None, description="Read a folder of files.")
     groups: dict[str, str] = Field(
         {},
@@ -181,6 +180,21 @@ class CorpusSpec(_Section):
         [], description="ISO 639-1 codes; a page that is clearly in another language is left out. Empty: all are kept."
     )
     near_duplicate: float = Field(0.9, gt=0, le=1, description="Jaccard similarity from which a page is a copy.")
+
+    @model_validator(mode="after")
+    def _expressions(self) -> Self:
+        for name, pattern in self.groups.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"groups.{name}: {pattern!r} is no regular expression: {error}") from None
+        return self
+
+
+class CorpusSpec(Extraction):
+    """Where the pages come from and how they are cut."""
+
+    crawl: Crawl | None = Field(None, description="Scrape websites.")
     chunks: Chunks = Field(Chunks(), description="How pages are cut.")
     encoder: Id = Field(description="The model that embeds chunks and questions.")
     licence: str | None = Field(None, description="Licence of the pages, for the data sets' cards.")
@@ -192,11 +206,6 @@ class CorpusSpec(_Section):
     def _one_source(self) -> CorpusSpec:
         if (self.crawl is None) == (self.folder is None):
             raise ValueError("expected exactly one of `crawl` and `folder`")
-        for name, pattern in self.groups.items():
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"groups.{name}: {pattern!r} is no regular expression: {error}") from None
         return self
 
 
@@ -358,6 +367,26 @@ class Calls(_Section):
         "live", description="replay: only the store answers, and a call it does not hold fails with its address."
     )
     budget: Budget = Field(Budget(), description="What API calls may cost.")
+
+
+# How politely a site is crawled, not what: a change must not crawl a finished one again.
+_PACE = frozenset("delay_s concurrency retries timeout_s max_minutes".split())
+
+
+def crawl_parameter(crawl: Crawl) -> str:
+    """Return what the rule has as its parameter: what a crawl finds, as JSON."""
+    return crawl.model_dump_json(exclude=set(_PACE))
+
+
+def pace_variable(config: Config) -> str:
+    """Return what the crawl's script finds in TUNEPROOF_PACE: how politely each corpus is crawled, as JSON."""
+    crawls = {name: corpus.crawl for name, corpus in config.corpora.items() if corpus.crawl}
+    return json.dumps({name: crawl.model_dump(mode="json", include=set(_PACE)) for name, crawl in crawls.items()})
+
+
+def parse_crawl(text: str, name: str = "", variable: str = "") -> Crawl:
+    """Put the rule's parameter and TUNEPROOF_PACE together again; raise InputError where the parameter is wrong."""
+    return Crawl.parse(text).model_copy(update=json.loads(variable or "{}").get(name, {}))
 
 
 def llm_parameter(name: str, llm: AnyLLM) -> str:

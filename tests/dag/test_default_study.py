@@ -75,6 +75,7 @@ def test_what_was_done_here_is_not_done_again_in_a_container_on_a_cluster(done):
 TRAINED = {"train": 1, "answer": 1, "measure": 1, "judge": 1, "plot_loss": 1, **FROM_TABLE}
 ANSWERED = {"answer": 3, "measure": 3, "judge": 3, **FROM_TABLE}
 CARD = {"write_card": 1, "audit_leaks": 1, "write_report": 1}
+DESCRIBED = {"write_card": 7, "write_report": 1}
 RETRIEVED = {"retrieve": 1, "measure_retrieval": 1, "answer": 1, "measure": 1, "judge": 1, **FROM_TABLE}
 CHANGES = {
     "LoRA rank": (("config.yaml", "rank: 32", "rank: 8"), {**TRAINED, "resolve_study": 1}),
@@ -110,6 +111,14 @@ CHANGES = {
             "write_card": 4,
             "resolve_study": 1,
         },
+    ),
+    "delay of the crawl": (
+        ("config.yaml", "delay_s: 0.02", "delay_s: 2"),
+        {**DESCRIBED, "resolve_study": 1},
+    ),
+    "licence of the pages": (
+        ("config.yaml", "haldrune:\n    licence: Apache-2.0", "haldrune:\n    licence: CC-BY-4.0"),
+        {**DESCRIBED, "resolve_study": 1},
     ),
     "judge's prompt": (("prompts/judge.paper.txt", "Score Rubrics:", "Rubrics:"), {"judge": 3, **FROM_TABLE}),
     "report's template": (("report/report.html.j2", "</html>", "</html>\n"), {"write_report": 1}),

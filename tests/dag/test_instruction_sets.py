@@ -1,6 +1,10 @@
 """Instruction sets in the plan: made with their cards beside a study, from a corpus or from a catalogue."""
 
+import json
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -53,11 +57,29 @@ def test_the_task_decides_the_prompts(shop):
     assert set(re.findall(r"prompts/(\w+)\.txt", plan)) == written | pairs
 
 
+def test_calls_know_which_pages_are_held_out_and_unusable_replies_stay_where_a_failed_job_leaves_them(shop):
+    plan = shop.snakemake("-n", "-p", card("goods"), card("calls"), "--configfile", "shop.yaml")
+    inputs = re.search(r"rule write_instructions:\n +input: (.+)", plan)[1]
+    assert {f"results/datasets/haldrune/{name}.jsonl" for name in ("pairs", "train", "val")} <= set(inputs.split(", "))
+    assert "--failed-log logs/write_requirements/goods.unusable.jsonl" in plan
+    assert "--failed-log logs/write_instructions/calls.unusable.jsonl" in plan
+
+
 def test_what_the_sets_cost_is_counted_with_the_study(shop):
     planned = shop.planned("--configfile", "shop.yaml")
     assert planned["write_requirements"] == planned["make_recommendations"] == 2
     assert planned["write_instructions"] == 2
     assert planned["write_pairs"] == 1
+
+
+def test_a_study_may_be_about_nothing_but_a_catalogue(shop):
+    only = {"datasets": ["catalogue"], "also_make": []}
+    plan = shop.snakemake("-n", "-p", "--configfile", "shop.yaml", "--config", f"study={json.dumps(only)}")
+    assert "crawl" not in re.findall(r"^rule (\w+):", plan, re.MULTILINE)
+    for script in ("tabulate_scores", "write_report"):
+        [command] = re.findall(rf"python (scripts/{script}\.py .+?) 2> ", plan)
+        done = subprocess.run([sys.executable, *shlex.split(command)], cwd=shop.folder, capture_output=True, text=True)
+        assert "no such file" in done.stderr, "its arguments are complete, its inputs not made"
 
 
 def test_a_wrong_section_is_named(shop):

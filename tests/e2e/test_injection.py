@@ -58,7 +58,7 @@ def test_orders_in_pages_change_neither_shape_nor_source(root, encoder, model, t
         *("--spec", json.dumps({"corpus": "c", "llm": "q", "pairs_per_chunk": 3, "max_failed": 0})),
         *("--llm", '{"engine": "openvino", "model": "qwen2.5-coder-1.5b-instruct"}', "--model", model),
         *("--prompt", root / "prompts/write_pairs.txt", "--store", tmp_path / "store", "--out", tmp_path / "w.jsonl"),
-        *("--failed", tmp_path / "f.jsonl", "--usage", tmp_path / "u.json"),
+        *("--failed", tmp_path / "f.jsonl", "--failed-log", tmp_path / "fl.jsonl", "--usage", tmp_path / "u.json"),
     ]
     subprocess.run(command, cwd=root, check=True)
     assert (tmp_path / "f.jsonl").read_text() == "", "every reply has the shape that was asked for"

@@ -35,7 +35,8 @@ def write(site, script: str, spec: dict, prompt: str, *more: str) -> str:
         script,
         *("--spec", json.dumps(spec), "--chunks", "resources/corpora/haldrune/chunks.jsonl", "--llm", LLM),
         *("--model", f"{MODELS}/qwen2.5-coder-1.5b-instruct/lock.json", "--prompt", f"prompts/{prompt}.txt"),
-        *("--store", "store", "--out", "written.jsonl", "--failed", "failed.jsonl", "--usage", "usage.json", *more),
+        *("--store", "store", "--out", "written.jsonl", "--failed", "failed.jsonl", "--failed-log", "fl.jsonl"),
+        *("--usage", "usage.json", *more),
     )
 
 

@@ -42,6 +42,18 @@ def documents(site):
     return [Document(u, f.read_bytes(), "", "2025-01-01T00:00:00Z") for u, f in zip(urls, files, strict=True)]
 
 
+def test_the_scratch_file_lies_where_it_is_told_and_is_gone_in_the_end(tmp_path):
+    document = Document("a.md", None, "# A\n\nText.\n", "")
+    pages, _ = extract.extract_pages([document, Document("b.md", None, "# B\n\nWords.\n", "")], spec(), 1, tmp_path)
+    next(pages)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".sqlite"]
+    list(pages)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="the corpus is empty"):
+        list(extract.extract_pages([], spec(), 1, tmp_path)[0])
+    assert not list(tmp_path.iterdir())
+
+
 def extract_pages(documents, spec, processes=1):
     """All pages at once, and the counts."""
     pages, counts = extract.extract_pages(documents, spec, processes)
@@ -186,6 +198,23 @@ def test_the_metadata_block_of_a_markdown_file_is_dropped(front_matter):
     assert only.text.strip() == "# Install\n\nRun it."
 
 
+def test_a_markdown_file_that_begins_with_a_rule_has_no_metadata_block():
+    [only], _ = extract_pages([Document("guide.md", None, "---\n\nIntro.\n\n---\n\nBody.\n", "")], spec())
+    assert "Intro." in only.text and only.title == "guide.md"
+
+
+def test_a_file_from_windows_is_read_as_any_other(tmp_path):
+    (tmp_path / "a.md").write_bytes("---\ntitle: Räume\n---\n# A\n\nWords.\n".replace("\n", "\r\n").encode("utf-8-sig"))
+    [only], _ = extract_pages(folder_documents(Folder(path=str(tmp_path))), spec())
+    assert (only.title, only.text) == ("Räume", "# A\n\nWords.\n")
+
+
+def test_code_in_markdown_stays_and_escapes_outside_are_undone():
+    text = "See [the `f` page](f.md) and boot\\_interface.\n\n```\nf[0](x) + a\\_b\n```\nOr `g[1](y)`.\n"
+    [only], _ = extract_pages([Document("a.md", None, text, "")], spec())
+    assert only.text == "See the `f` page and boot_interface.\n\n```\nf[0](x) + a\\_b\n```\nOr `g[1](y)`.\n"
+
+
 def test_a_rule_across_a_markdown_page_is_no_metadata_block():
     [only], _ = extract_pages([Document("guide.md", None, "Intro.\n\n---\n\nBody.\n\n---\n\nEnd.\n", "")], spec())
     assert "Body." in only.text
@@ -266,6 +295,12 @@ def test_a_text_is_read_in_its_real_encoding_whatever_it_declares(body, content_
 )
 def test_what_is_declared_is_used_where_the_bytes_are_no_utf8(text, encoding, name):
     assert text == decoded(text.encode(encoding), f"text/html; charset={name}")
+
+
+@pytest.mark.parametrize("name", ["utf-8", "iso-8859-1", ""])
+def test_one_bad_byte_makes_no_other_encoding_of_utf8(name):
+    body = GERMAN.encode() + b"\x96 " + GERMAN.encode()
+    assert decoded(body, f"text/html; charset={name}") == f"{GERMAN}\ufffd {GERMAN}"
 
 
 def test_no_bytes_stop_the_reading():

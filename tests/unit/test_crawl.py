@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tuneproof.corpus.archive import read_archive
+from tuneproof.corpus.crawl import unfinished
 from tuneproof.corpus.serve import serve
+from tuneproof.study import Crawl
 
 HOST = "www.haldrune.test"
 START = f"http://{HOST}/"
@@ -129,7 +131,7 @@ def test_killed_and_resumed_no_page_is_fetched_twice(haldrune, root, run_script,
         process.communicate()
         assert process.returncode == -signal.SIGKILL and not out.exists()
         before = len(log)
-        kept = archived(tmp_path / "crawl.warc.gz.part")
+        kept = archived(unfinished(out, Crawl.parse(crawl_spec())))
         assert len(kept) >= after - 2  # robots.txt may have been asked for twice, and one answer be on its way
 
         result = run_script("crawl", "--spec", crawl_spec(), "--out", out, env=env)
@@ -228,7 +230,7 @@ def test_a_torn_tail_is_cut_off_and_reported(small_crawl, run_script, tmp_path, 
         "zeros after a power cut": content[:last] + bytes(100_000),
     }[tail]
     out = tmp_path / "crawl.warc.gz"
-    (tmp_path / "crawl.warc.gz.part").write_bytes(torn)
+    unfinished(out, Crawl.parse(crawl_spec())).write_bytes(torn)
     with witnessed(site) as (env, log):
         result = run_script("crawl", "--spec", crawl_spec(), "--out", out, env=env)
     assert result.returncode == 0, result.stderr
@@ -284,14 +286,33 @@ def test_a_server_error_is_tried_again_then_given_up(run_script, tmp_path):
     assert f"{START}down.html" not in whole, "what may pass in a moment is not archived"
 
 
-def test_a_start_page_that_stays_down_is_an_error_and_is_asked_again_on_the_next_attempt(run_script, tmp_path):
+@pytest.mark.parametrize("status", [503, 521, 403, 404])
+def test_a_start_page_that_is_not_there_is_an_error_and_is_asked_again_on_the_next_attempt(
+    run_script, tmp_path, status
+):
     out = tmp_path / "out.warc.gz"
-    with failing({"/": [503, 503, 200], "/a.html": [200]}) as (url, log):
+    tries = 2 if status == 503 else 1
+    with failing({"/": [*[status] * tries, 200], "/a.html": [200]}) as (url, log):
         first = run_script("crawl", "--spec", crawl_spec(retries=1), "--out", out, env={"http_proxy": url})
         assert first.returncode == 1 and not out.exists()
         errors = [line for line in first.stderr.splitlines() if line.startswith("error:")]
-        assert errors == [f"error: {START}: HTTP status 503, expected a page to start from"]
+        part = unfinished(out, Crawl.parse(crawl_spec()))
+        assert errors == [
+            f"error: {START}: HTTP status {status}, expected a page to start from; what came so far is in {part}"
+        ]
         second = run_script("crawl", "--spec", crawl_spec(retries=1), "--out", out, env={"http_proxy": url})
     assert second.returncode == 0, second.stderr
     assert re.search(r"^2 pages, 0 of them from an earlier attempt", second.stderr, re.MULTILINE)
-    assert log["/"] == 3
+    assert log["/"] == tries + 1
+
+
+def test_of_other_start_pages_nothing_enters_the_corpus(run_script, tmp_path):
+    out = tmp_path / "out.warc.gz"
+    old = crawl_spec(start=[f"{START}old/", f"{START}gone"], retries=0)
+    with failing({"/": [200], "/old/": [200], "/gone": [404]}) as (url, _):
+        assert run_script("crawl", "--spec", old, "--out", out, env={"http_proxy": url}).returncode == 1
+        assert f"{START}old/" in archived(unfinished(out, Crawl.parse(old)))
+        new = run_script("crawl", "--spec", crawl_spec(max_depth=0), "--out", out, env={"http_proxy": url})
+    assert new.returncode == 0, new.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.warc.gz"]
+    assert {url for url, (status, _) in archived(out).items() if status == 200} == {START}

@@ -20,8 +20,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tuneproof.corpus import crawl
 from tuneproof.corpus.archive import read_archive
 from tuneproof.corpus.extract import archived_documents, decoded
+from tuneproof.study import Crawl
 
 MEGABYTE = bytes(1_000_000)
 GOOD = [f"/good/{name}.html" for name in ("a", "b", "c")]
@@ -63,6 +65,8 @@ def site(own):
         "/shaky.html": ([503, 200], html, page("/good/b.html")),
         "/gone.html": (410, html, page()),
         "/headers.html": (200, {**html, "X-Long": "x" * 100_000}, page()),
+        "/latin-1-header.html": (200, {**html, "X-Author": "Müller"}, page()),  # the server sends Latin-1
+        "/no-type.txt": (200, {}, "plain words"),
         "/nested.html": (200, html, "<div>" * 20_000 + page("/good/a.html")),
         "/links.html": (200, html, page("http://[::1", "http://a:b/", "javascript:x()", "mailto:x@y", "//", "\0", "?")),
         "/no-type.html": (200, {}, page(*GOOD)),
@@ -76,11 +80,15 @@ def site(own):
         "/map.xml.gz": (200, {"Content-Type": "application/gzip"}, bomb(200)),
     }
     robots = f"User-agent: *\nDisallow: /secret/\nSitemap: {own}/map.xml\nSitemap: {own}/map.xml.gz\n"
+    robots += f"Sitemap: {own}/maps/0.xml\n"
     routes["/robots.txt"] = (200, {"Content-Type": "text/plain"}, robots)
     entrances = [path for path in routes if path not in ("/robots.txt", "/map.xml", "/map.xml.gz", "/loop/b")]
     entrances += ["/stairs/0", "/calendar/2024/1?view=month", "/deep/x", "/long?" + "q" * 5000, "//elsewhere.test/"]
     routes |= {path: (200, html, page("/", text=path)) for path in GOOD}
-    routes["/"] = (200, html, page(*entrances))
+    routes["/"] = (200, html, page(*entrances, "/robots.txt"))
+    for n in range(10):
+        index = f"<sitemapindex><sitemap><loc>{own}/maps/{n + 1}.xml</loc></sitemap></sitemapindex>"
+        routes[f"/maps/{n}.xml"] = (200, {"Content-Type": "application/xml"}, index)
     return routes
 
 
@@ -106,7 +114,7 @@ def endless(path, query):
         days = [f"/calendar/{year}/{month}?view=day&day={day}" for day in range(1, 4)]
         return 200, html, page(f"/calendar/{year + month // 12}/{month % 12 + 1}?view=month", *days)
     if folder == "deep":
-        return 200, html, page(f"{path}/x")
+        return 200, html, page(f"{path}/x", "/", "/good/a.html")
     return 404, html, page()
 
 
@@ -222,6 +230,7 @@ def test_traps_cost_no_memory(met):
         ("/gigabyte.html", "larger than max_page_mb 1"),
         ("/endless.html", "larger than max_page_mb 1"),
         ("/picture", "no HTML: image/png"),
+        ("/no-type.txt", "no HTML: no type"),
         ("/drip.html", "DownloadTimeoutError"),
         ("/silent.html", "DownloadTimeoutError"),
         ("/short.html", "ResponseDataLossError"),
@@ -263,6 +272,7 @@ def test_endless_sites_end_at_their_limits(met):
     assert sum(n for path, n in server.asked.items() if path.startswith("/calendar/")) <= 2 * (20 + 8)
     assert max(path.count("/") - 1 for path in server.asked if path.startswith("/deep/")) == 25
     assert result.counts["reasons"]["more than max_depth 25 links away"] > 0
+    assert [server.asked[f"/maps/{n}.xml"] for n in range(4)] == [1, 1, 1, 0]
 
 
 def test_what_is_archived_is_unpacked_html(met):
@@ -271,6 +281,11 @@ def test_what_is_archived_is_unpacked_html(met):
     assert bodies[f"{server.url}/packed.html"] == page("/good/c.html").encode()
     assert f"{server.url}/bomb.html" not in bodies
     assert bodies[f"{server.url}/picture"] == b""
+
+
+def test_a_header_that_is_no_utf8_costs_no_page(met):
+    _, server, out = met
+    assert f"{server.url}/latin-1-header.html" in {document.url for document in archived_documents(out)}
 
 
 def test_a_text_is_read_in_its_real_encoding_whatever_it_declares(met):
@@ -285,6 +300,13 @@ def test_a_page_without_a_type_is_a_page(met):
     urls = [document.url for document in archived_documents(out)]
     assert f"{server.url}/no-type.html" in urls
     assert not any(url.endswith(("robots.txt", "map.xml", "picture")) for url in urls)
+
+
+def test_a_link_back_to_a_page_is_no_failure_however_deep_it_stands(met):
+    result, server, out = met
+    pages = {document.url for document in archived_documents(out)}
+    assert f"{server.url}/" in pages
+    assert not result.reasons.keys() & {f"{server.url}{path}" for path in ("/", *GOOD)}
 
 
 # --- private addresses ---
@@ -311,7 +333,26 @@ def test_a_private_host_that_is_named_is_crawled(root, tmp_path):
         assert server.asked["/good/a.html"] == 1
 
 
+def test_only_proxies_and_what_is_named_may_be_private(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "localhost")
+    monkeypatch.setenv("http_proxy", "proxy.intranet:3128")
+    spec = Crawl(start=["http://a.test/"], private_hosts=["Wiki.Intranet"])
+    assert crawl._Spider(spec, crawl.Visit()).private_hosts == {"proxy.intranet", "wiki.intranet"}
+
+
 # --- robots.txt ---
+
+
+def test_a_front_page_in_place_of_robots_is_no_page(root, tmp_path, monkeypatch):
+    out = tmp_path / "crawl.warc.gz"
+    with hostile() as server:
+        monkeypatch.setitem(server.routes, "/robots.txt", (200, {"Content-Type": "text/html"}, page("/robots.txt")))
+        start = [f"{server.url}/good/a.html"]
+        result = run_crawl(root, out, start=start, private_hosts=["127.0.0.1"], max_depth=0)
+    assert result.counts["pages"] == 1, result.stderr
+    assert [document.url for document in archived_documents(out)] == start
 
 
 @pytest.mark.parametrize(("status", "crawled"), [(404, True), (403, True), (503, False), (500, False)])
@@ -342,4 +383,4 @@ def test_several_sites_are_crawled_each_by_its_own_rules(root, tmp_path):
         assert "forbidden by robots.txt" in result.stderr and result.returncode == 1
         result = run_crawl(root, tmp_path / "crawl.warc.gz", start=start[:3], private_hosts=["127.0.0.1"], max_depth=0)
         assert result.returncode == 0, result.stderr
-        assert (one.asked["/good/a.html"], two.asked["/good/a.html"], two.asked["/good/b.html"]) == (1, 1, 0)
+        assert (one.asked["/good/a.html"], two.asked["/good/a.html"], two.asked["/good/b.html"]) == (2, 2, 0)

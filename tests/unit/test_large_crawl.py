@@ -122,7 +122,7 @@ def test_two_thousand_pages_with_faults_killed_in_the_middle_and_resumed(root, t
         process.wait()
         time.sleep(0.2)  # what was under way is logged
         before = list(log)
-        kept = {row[0].removeprefix(url) for row in read_archive(tmp_path / "crawl.warc.gz.part")}
+        kept = {row[0].removeprefix(url) for row in read_archive(next(tmp_path.glob("crawl.warc.gz.*.part")))}
         resumed = subprocess.run(command, env=own, capture_output=True, text=True, timeout=300, check=False)
         assert resumed.returncode == 0, resumed.stderr
         after = log[len(before) :]

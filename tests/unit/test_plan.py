@@ -62,6 +62,16 @@ def test_the_guess_of_the_default_study_is_near_what_it_made(config):
     assert size.tests == pytest.approx(66, rel=0.1)
 
 
+def test_each_product_is_a_call_that_writes_several_requirements(config):
+    rows = config.datasets["haldrune-products"].rows
+    few = plan.sizes_of(config, "haldrune-products", {"pages": 10})
+    many = plan.sizes_of(config, "haldrune-products", {"pages": 10_000})
+    assert (few.asked, many.asked) == (10, math.ceil(1.6 * rows))
+    job = Job("write_requirements", {"dataset": "haldrune-products"}, HERE, 2, 0)
+    costs = [plan.cost_of(config, job, {"haldrune-products": size}) for size in (few, many)]
+    assert [(c.calls, c.completion / plan.REQUIREMENT.value) for c in costs] == [(10, 6), (48, 3)]
+
+
 # --- one job ---
 
 

@@ -9,6 +9,7 @@ from tuneproof.errors import InputError
 from tuneproof.instructions.draw import assign, in_turns, quotas, take
 from tuneproof.instructions.products import Product
 from tuneproof.instructions.recommend import Ranked, clear, make_rows, neighbours, rank
+from tuneproof.instructions.recommend import fault as row_fault
 from tuneproof.instructions.requirements import (
     Requirement,
     distinctive,
@@ -156,6 +157,23 @@ def test_a_requirement_to_which_other_products_of_its_list_are_nearer_ranks_low(
     assert {r.rank for r in ranked if clear(r)} == {1}
 
 
+def test_a_product_of_which_training_has_a_twin_is_not_tested():
+    products = [Product(f"p{n}", f"N{n}", "c", "d", split="train") for n in range(4)]
+    held = [Product(f"v{n}", f"V{n}", "c", "d", split="val") for n in range(3)]
+    wanted = [Requirement(p.page_id, p.page_id, p.text, "call") for p in [*products, *held]]
+    place = {p.text: i for i, p in enumerate([*products, *held])}
+
+    def embed(texts):
+        vectors = np.eye(7, dtype="float32")
+        vectors[place["V0: d"]] = 0.9 * vectors[place["N0: d"]] + np.sqrt(1 - 0.81) * vectors[6]  # a cosine of 0.9
+        return vectors[[place[t] for t in texts]]
+
+    ranked = rank(wanted, [*products, *held], 3, embed)
+    assert {r.requirement.id: row_fault(r) for r in ranked if row_fault(r)} == {
+        "v0": "training has a twin of its product"
+    }, "the training row about its twin stays"
+
+
 @pytest.mark.parametrize(
     ("options", "rank", "kept"), [(5, 2, True), (5, 3, False), (3, 1, True), (3, 2, False), (2, 2, False)]
 )
@@ -206,6 +224,11 @@ def test_a_name_of_common_words_is_given_away_only_as_a_whole():
         ("The customer wants a lamp made of oak for the quiet evenings of the family.", False),
     ):
         assert (fault(text, lamp, []) is None) is kept
+
+
+def test_a_name_without_a_word_of_content_drops_no_requirement():
+    product = Product("i", "It", "c", "A router that steers the traffic of a city without equipment from day one.")
+    assert fault(NEED, product, distinctive([product])["i"]) is None
 
 
 def test_the_llm_does_not_see_the_name_and_is_told_what_to_avoid():

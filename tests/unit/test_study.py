@@ -2,11 +2,12 @@
 
 import copy
 import json
+import os
 
 import pytest
 import yaml
 
-from tuneproof import study
+from tuneproof import cluster, study
 from tuneproof.errors import InputError
 
 
@@ -30,6 +31,34 @@ def test_nothing_is_looked_up_for_instructions_that_bring_what_they_are_about(co
     loaded = study.load(config)
     assert {dataset for _, mode, dataset in study.arms(loaded) if mode == "rag"} == {"haldrune"}
     assert {dataset for _, mode, dataset in study.arms(loaded) if mode == "closed"} == {"haldrune", "haldrune-products"}
+
+
+def test_a_container_sees_catalogues_and_labels_that_lie_elsewhere(config, tmp_path, monkeypatch):
+    (tmp_path / "goods.yaml").touch()
+    (tmp_path / "labels").mkdir()
+    monkeypatch.setenv("ELSEWHERE", str(tmp_path))
+    config["datasets"]["haldrune"]["types"]["human_labels"] = "$ELSEWHERE/labels"
+    config["datasets"]["goods"] = {
+        "kind": "recommendation",
+        "catalogue": "$ELSEWHERE/goods.yaml",
+        "llm": "qwen",
+        "encoder": "all-minilm-l6-v2",
+    }
+    monkeypatch.setattr(os, "environ", {**os.environ, "APPTAINER_BIND": "/scratch"})
+    cluster.prepare_environment(study.load(config))
+    assert os.environ["APPTAINER_BIND"] == f"/scratch,{tmp_path}/goods.yaml,{tmp_path}/labels"
+
+
+def test_the_pace_of_a_crawl_is_no_parameter_of_its_rule_and_reaches_the_script_all_the_same(config):
+    polite = study.load(config)
+    for pace in ({"delay_s": 7}, {"concurrency": 1}, {"retries": 9}, {"timeout_s": 99}, {"max_minutes": 600}):
+        config["corpora"]["haldrune"]["crawl"] |= pace
+        crawl = study.load(config).corpora["haldrune"].crawl
+        assert study.crawl_parameter(crawl) == study.crawl_parameter(polite.corpora["haldrune"].crawl)
+        assert (
+            study.parse_crawl(study.crawl_parameter(crawl), "haldrune", study.pace_variable(study.load(config)))
+            == crawl
+        )
 
 
 def test_the_grid_is_every_combination_less_the_excluded(config):

@@ -4,6 +4,9 @@ import json
 import re
 from collections import Counter
 
+import pytest
+
+from tuneproof.errors import InputError
 from tuneproof.llm.calls import Reply
 from tuneproof.llm.client import Answered
 from tuneproof.pairs.card import funnel
@@ -18,6 +21,10 @@ def chunk(n: int, group: str) -> Chunk:
 
 
 CHUNKS = [chunk(n, group) for group, size in (("a", 60), ("b", 5), ("c", 35)) for n in range(size)]
+
+
+def passes(chunks: list[Chunk], answered: list[Answered]) -> None:
+    assert len(chunks) == len(answered)
 
 
 def writer(share: float = 1.0):
@@ -39,7 +46,7 @@ def writer(share: float = 1.0):
 
 def test_rounds_are_whole_groups_and_end_when_enough_pairs_pass():
     ask, rounds = writer(share=0.5)
-    asked, answered = write_until(in_turn(CHUNKS), 50, 2, 10, ask)
+    asked, answered = write_until(in_turn(CHUNKS), 50, 2, 10, ask, passes)
     assert [len(r) for r in rounds] == [30, 10], "55 pairs of two a chunk are 28 chunks; the rest as the replies were"
     assert [c.id for c in asked] == [i for r in rounds for i in r] == [a.call_id for a in answered]
     pairs, failed = pairs_from(asked, answered)
@@ -48,15 +55,31 @@ def test_rounds_are_whole_groups_and_end_when_enough_pairs_pass():
 
 def test_a_further_round_leaves_the_earlier_ones_as_they_were():
     few, many = writer(0.5), writer(0.5)
-    write_until(in_turn(CHUNKS), 20, 2, 10, few[0])
-    write_until(in_turn(CHUNKS), 90, 2, 10, many[0])
+    write_until(in_turn(CHUNKS), 20, 2, 10, few[0], passes)
+    write_until(in_turn(CHUNKS), 90, 2, 10, many[0], passes)
     flat_few, flat_many = ([i for r in rounds for i in r] for _, rounds in (few, many))
     assert flat_many[: len(flat_few)] == flat_few
 
 
+def test_a_bad_beginning_is_not_followed_by_all_the_rest():
+    ask, rounds = writer(share=0)
+    write_until(in_turn(CHUNKS), 10, 2, 10, ask, passes)
+    assert [len(r) for r in rounds][:2] == [10, 10], "no pair passed, and a round doubles what was asked at the most"
+
+
+def test_a_bad_round_is_the_last():
+    def refuse(chunks: list[Chunk], answered: list[Answered]) -> None:
+        raise InputError(f"{len(answered)} of {len(chunks)} are bad")
+
+    ask, rounds = writer()
+    with pytest.raises(InputError, match="30 of 30"):
+        write_until(in_turn(CHUNKS), 50, 2, 10, ask, refuse)
+    assert len(rounds) == 1
+
+
 def test_chunks_may_be_used_up():
     ask, rounds = writer()
-    asked, _ = write_until(in_turn(CHUNKS)[:24], 500, 2, 10, ask)
+    asked, _ = write_until(in_turn(CHUNKS)[:24], 500, 2, 10, ask, passes)
     assert [len(r) for r in rounds] == [24] and len(asked) == 24
 
 

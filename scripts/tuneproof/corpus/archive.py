@@ -26,6 +26,11 @@ def read_archive(archive: Path) -> Iterator[tuple[str, int, str, bytes, str]]:
                 )
 
 
+def is_html(kind: str, body: bytes) -> bool:
+    """Tell whether a response is a page: by its declared type, and where it has none by its beginning."""
+    return "html" in kind.lower() or (not kind and b"<html" in body[:1000].lower())
+
+
 def _records(stream: Any, archive: Path) -> Iterator[Any]:
     try:
         for record in ArchiveIterator(stream):

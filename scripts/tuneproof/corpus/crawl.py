@@ -30,28 +30,31 @@ import scrapy
 from scrapy import signals
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import CloseSpider, IgnoreRequest, StopDownload
-from scrapy.http import Headers, HtmlResponse, Request, Response
+from scrapy.http import Headers, Request, Response, TextResponse
 from scrapy.linkextractors import LinkExtractor
 from scrapy.resolver import CachingThreadedResolver
 from scrapy.responsetypes import responsetypes
 from scrapy.utils.gz import gunzip, gzip_magic_number
 from scrapy.utils.sitemap import Sitemap, sitemap_urls_from_robots
 from twisted.internet.error import DNSLookupError
+from w3lib.url import canonicalize_url
 from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from tuneproof.corpus.archive import is_html
 from tuneproof.errors import InputError
 from tuneproof.progress import progress
+from tuneproof.records import content_id
 from tuneproof.study import Crawl
 
 # Headers of the transport, no longer true of the body that is archived.
 _HOP_BY_HOP = {"content-encoding", "transfer-encoding", "content-length", "connection"}
 # What may pass in a moment is not archived: a resumed crawl asks again.
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
-
+_TRANSIENT = {408, 429, *range(500, 600)}
 
 _SHORT_BODY = 1 << 16  # bytes that come with the headers
+_DEEPEST_SITEMAP = 3  # one in the other; the protocol has two
 _LONGEST_URL = 2000  # characters; browsers and servers take about as much
 
 
@@ -77,12 +80,15 @@ class Visit:
 
 
 def crawl(spec: Crawl, archive: Path, proxy: str | None = None) -> Visit:
-    """Crawl the hosts of `spec.start` into `archive` (gzipped WARC). Resumes from `archive` + ".part".
+    """Crawl the hosts of `spec.start` into `archive` (gzipped WARC). Resumes from what `unfinished` names.
 
     Raises InputError where a start page gives nothing: a site that is down is an error, a dead link is not.
     """
-    partial = archive.with_name(archive.name + ".part")
+    partial = unfinished(archive, spec)
     archive.parent.mkdir(parents=True, exist_ok=True)
+    for other in set(archive.parent.glob(f"{archive.name}*.part")) - {partial}:
+        print(f"{other}: of other start pages, deleted", file=sys.stderr)
+        other.unlink()
     visit = Visit()
     if proxy:  # through the environment, because Scrapy's own request for robots.txt must take it too
         os.environ.update(http_proxy=proxy, no_proxy="")
@@ -91,7 +97,7 @@ def crawl(spec: Crawl, archive: Path, proxy: str | None = None) -> Visit:
     process.start()
     for url in spec.start:
         if reason := visit.failures.get(url):
-            raise InputError(f"{url}: {reason}, expected a page to start from")
+            raise InputError(f"{url}: {reason}, expected a page to start from; what came so far is in {partial}")
     if visit.pages == 0:
         raise InputError(f"{', '.join(spec.start)}: no page was found ({visit.finished}), expected at least one")
     if visit.finished not in ("finished", "closespider_pagecount", "closespider_timeout"):
@@ -100,6 +106,11 @@ def crawl(spec: Crawl, archive: Path, proxy: str | None = None) -> Visit:
         print(f"the crawl stopped at its limit: {visit.finished}", file=sys.stderr)
     partial.replace(archive)
     return visit
+
+
+def unfinished(archive: Path, spec: Crawl) -> Path:
+    """Return where a crawl is archived until it has ended: of other start pages nothing may enter the corpus."""
+    return archive.with_name(f"{archive.name}.{content_id(*sorted(spec.start))[:8]}.part")
 
 
 def _settings(spec: Crawl, partial: Path) -> dict[str, Any]:
@@ -200,10 +211,9 @@ def _address(url: str) -> tuple[str, str]:
         return "", ""
 
 
-def _other_type(headers: Headers) -> str:
-    """Return the declared type of what is no HTML; empty for HTML, and where none is declared."""
-    kind = (headers.get("Content-Type") or b"").decode("latin-1").lower()
-    return "" if "html" in kind else kind
+def _type(headers: Headers) -> str:
+    """Return the declared type, empty where none is."""
+    return (headers.get("Content-Type") or b"").decode("latin-1").lower()
 
 
 def _alike(url: str) -> str:
@@ -220,11 +230,12 @@ class _Spider(scrapy.Spider):
         super().__init__()
         self.spec, self.visit = spec, visit
         # a proxy is the machine's own business; what is asked of it is still only the hosts of the start pages
-        proxies = (url if "//" in url else f"//{url}" for url in getproxies().values())
-        self.private_hosts = {*spec.private_hosts, *(_address(url)[1] for url in proxies)}
+        proxies = (url if "//" in url else f"//{url}" for kind, url in getproxies().items() if kind != "no")
+        self.private_hosts = {*map(str.lower, spec.private_hosts), *(_address(url)[1] for url in proxies)}
         self.private_addresses: dict[str, str] = {}
         self._hosts = {_address(url)[0] for url in spec.start}
         self._pages_alike: Counter[str] = Counter()
+        self._known: set[str] = set()  # what was asked for, and where that led to a page
         self._links = LinkExtractor()
         self._bar = progress(None, "page", "crawl")
 
@@ -243,6 +254,7 @@ class _Spider(scrapy.Spider):
             parts = urlsplit(url)
             sites.setdefault(f"{parts.scheme}://{parts.netloc}/robots.txt", []).append(url)
         for robots, pages in sites.items():
+            self._known.add(canonicalize_url(robots))  # no page, whatever it holds
             yield Request(
                 robots,
                 self.parse_robots,
@@ -272,26 +284,31 @@ class _Spider(scrapy.Spider):
         for url in start:
             self._no_page(url, f"no robots.txt to go by: {reason}" if response is not None else reason)
 
-    def parse_sitemap(self, response: Response) -> Iterator[Request]:
-        """Follow a sitemap's pages, and the sitemaps of an index."""
+    def parse_sitemap(self, response: Response, level: int = 1) -> Iterator[Request]:
+        """Follow a sitemap's pages, and the sitemaps of an index, `level` of them one in the other."""
         body = response.body
         if gzip_magic_number(response):
             body = gunzip(body, max_size=int(self.spec.max_page_mb * 1e6))
         sitemap = Sitemap(body)
         for entry in sitemap:
             if _address(entry["loc"])[0] in self._hosts:
-                if sitemap.type == "sitemapindex":
-                    yield from self._ask(entry["loc"], self.parse_sitemap)
+                if sitemap.type == "sitemapindex" and level >= _DEEPEST_SITEMAP:
+                    self._no_page(entry["loc"], f"more than {_DEEPEST_SITEMAP} sitemaps one in the other")
+                elif sitemap.type == "sitemapindex":
+                    yield from self._ask(entry["loc"], self.parse_sitemap, level=level + 1)
                 else:
                     yield from self._ask(entry["loc"], self.parse, depth=0)
 
     def parse(self, response: Response, depth: int) -> Iterator[Request]:
         """Count a page, `depth` links away from where the crawl began, and follow its links."""
-        if not isinstance(response, HtmlResponse) or _other_type(response.headers):
-            self._no_page(self._asked(response.request), f"no HTML: {_other_type(response.headers) or 'no type'}")
+        kind = _type(response.headers)
+        if not isinstance(response, TextResponse) or not is_html(kind, response.body):
+            self._no_page(self.asked(response.request), f"no HTML: {kind or 'no type'}")
             return
         self.visit.pages += 1
         self.visit.from_archive += "cached" in response.flags
+        self._known.add(canonicalize_url(response.url))
+        self.visit.failures.pop(response.url, None)
         self._pages_alike[_alike(response.url)] += 1
         self._bar.update()
         if self.visit.pages >= self.spec.max_pages:
@@ -320,21 +337,22 @@ class _Spider(scrapy.Spider):
         A short one is let come: to stop it may close a connection that already asks for the next page.
         """
         short = isinstance(body_length, int) and body_length < _SHORT_BODY
-        if request.callback == self.parse and _other_type(headers) and not short:
+        kind = _type(headers)
+        if request.callback == self.parse and kind and "html" not in kind and not short:
             raise StopDownload(fail=False)
 
     def dropped(self, request: Request) -> None:
         """Tell a redirect in a circle from one to a page that is known."""
         if request.url in request.meta.get("redirect_urls", []):
-            self._no_page(self._asked(request), "redirected in a circle")
+            self._no_page(self.asked(request), "redirected in a circle")
 
     def not_understood(self, failure: Any, response: Response) -> None:
         """Count what could not be parsed."""
-        self._no_page(self._asked(response.request), f"not understood: {failure.type.__name__}: {failure.value}")
+        self._no_page(self.asked(response.request), f"not understood: {failure.type.__name__}: {failure.value}")
 
     def failed(self, failure: Any) -> None:
         """Remember why a request gave no page."""
-        self._no_page(self._asked(failure.request), self._reason(failure))
+        self._no_page(self.asked(failure.request), self._reason(failure))
 
     def closed(self, reason: str) -> None:
         """Keep Scrapy's reason for stopping."""
@@ -342,15 +360,21 @@ class _Spider(scrapy.Spider):
         self.visit.finished = reason
 
     def _ask(self, url: str, callback: Any, **kwargs: Any) -> Iterator[Request]:
+        """Ask for what was not asked for before. A link that is too deep may lead to a page that is known."""
+        same = canonicalize_url(url)  # as Scrapy tells requests apart
+        if same in self._known:
+            return
         reason = self.refusal(url)
         if kwargs.get("depth", 0) > self.spec.max_depth:
             reason = f"more than max_depth {self.spec.max_depth} links away"
         if reason:
             self._no_page(url, reason)
         else:
+            self._known.add(same)
+            self.visit.failures.pop(url, None)
             yield Request(url, callback, errback=self.failed, cb_kwargs=kwargs)
 
-    def _asked(self, request: Any) -> str:
+    def asked(self, request: Any) -> str:
         """Return the URL that a chain of redirects began with."""
         urls: list[str] = request.meta.get("redirect_urls", [request.url])
         return urls[0]
@@ -411,14 +435,19 @@ class WarcStorage:
         with self._path.open("rb") as stream:
             stream.seek(self._offsets[request.url])
             record = next(iter(ArchiveIterator(stream)))
-            headers = Headers(dict(record.http_headers.headers))
+            headers = Headers(record.http_headers.headers)
             status, body = int(record.http_headers.get_statuscode()), record.content_stream().read()
         response_class = responsetypes.from_args(headers=headers, url=request.url, body=body)
         return response_class(url=request.url, headers=headers, status=status, body=body)
 
     def store_response(self, spider: Any, request: Request, response: Response) -> None:
-        """Append a response to the archive."""
-        names = [(k, v) for k, v in response.headers.to_unicode_dict().items() if k.lower() not in _HOP_BY_HOP]
+        """Append a response to the archive; that there is no page to start from is asked again."""
+        other = response.status == 200 and not is_html(_type(response.headers), response.body)
+        if (other or response.status >= 400) and spider.asked(request) in spider.spec.start:
+            return
+        # bytes that are no UTF-8 become %FC and the like, as in an address that is redirected to
+        pairs = [(name.decode("latin-1"), v) for name, values in response.headers.items() for v in values]
+        names = [(k, v.decode("utf-8", "percentencode")) for k, v in pairs if k.lower() not in _HOP_BY_HOP]
         record = self._writer.create_warc_record(
             request.url,
             "response",

@@ -12,24 +12,28 @@ import hashlib
 import re
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tuneproof.corpus.archive import read_archive
+from tuneproof.corpus.archive import is_html, read_archive
 from tuneproof.errors import InputError
 from tuneproof.parallel import in_order
 from tuneproof.progress import progress
 from tuneproof.records import Page, content_id
-from tuneproof.study import CorpusSpec, Folder
+from tuneproof.study import Extraction, Folder
 
 _SHINGLE_WORDS = 5
 _PERMUTATIONS = 128
 _ENOUGH_TO_GUESS = 50_000  # bytes, of an encoding
 _ENOUGH_TO_TELL = 1000  # characters, of a language
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+_FEW_LOST = 0.25  # of the characters beyond ASCII, up to which a text that is not wholly UTF-8 is UTF-8
 _BODY_TEXT = "//body//text()[not({})]".format(
     " or ".join(f"ancestor::{tag}" for tag in "nav header footer aside script style".split())
 )
@@ -38,8 +42,11 @@ _SURE = 0.9  # probability from which a page is said to be in a language; tables
 # what can be wrong with a document: as it is counted, and as the log says it
 _LOGGED = {"without text": "no text", "not readable": "not readable", "in another language": "another language"}
 _FRONT_TITLE = re.compile(r"""^\s*["']?title["']?\s*:\s*["']?(.+?)["']?\s*,?\s*$""", re.MULTILINE)
-# `boot\_interface`: for a renderer; who reads, quotes and compares wants the name. Code has no escapes to undo.
-_ESCAPED = re.compile(r"(```.*?```|`[^`\n]*`)|\\([_<\[\]])", re.DOTALL)
+# What stands in code is neither an escape nor a link.
+_CODE = r"(```.*?```|~~~.*?~~~|`[^`\n]*`)"
+# `boot\_interface`: for a renderer; who reads, quotes and compares wants the name.
+_ESCAPED = re.compile(_CODE + r"|\\([_<\[\]])", re.DOTALL)
+_LINK = re.compile(_CODE + r"|(!?)(?<!\\)\[([^\]]*)\]\([^)\s]*(?:\s[^)]*)?\)", re.DOTALL)
 _HTML = {".html", ".htm", ".xhtml"}
 
 
@@ -71,7 +78,8 @@ class _Extract:
 def archived_documents(archive: Path) -> Iterator[Document]:
     """Yield the HTML pages (status 200) of a WARC, in the order of the crawl."""
     for url, status, kind, body, date in read_archive(archive):
-        if status == 200 and ("html" in kind.lower() or (not kind and b"<html" in body[:1000].lower())):
+        # some sites answer with their front page to whatever they do not have
+        if status == 200 and is_html(kind, body) and urlsplit(url).path != "/robots.txt":
             yield Document(url, body, "", date, kind)
 
 
@@ -90,25 +98,41 @@ def folder_documents(folder: Folder) -> Iterator[Document]:
             yield Document(url, data, "", "")
             continue
         try:
-            yield Document(url, None, data.decode("utf-8"), "")
+            yield Document(url, None, data.decode("utf-8-sig").replace("\r\n", "\n"), "")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: byte {error.start} is not UTF-8, expected UTF-8 text") from None
 
 
 def extract_pages(
-    documents: Iterable[Document], spec: CorpusSpec, processes: int = 1
+    documents: Iterable[Document], spec: Extraction, processes: int = 1, scratch: Path | None = None
 ) -> tuple[Iterator[Page], dict[str, int]]:
     """Return the pages with text and without copies, sorted by URL, and the counts of documents and what was dropped.
 
     The order of a crawl is an accident, so all documents are read before the first page comes, and the counts are
-    complete after the last. Raises InputError where no page is left.
+    complete after the last. The scratch database lies in the folder `scratch`, else where temporary files do, and is
+    gone in the end. Raises InputError where no page is left.
     """
     counts = dict.fromkeys(["documents", *_LOGGED, "near-duplicates", "pages"], 0)
-    return _pages(documents, spec, processes, counts), counts
+    return _in_scratch(documents, spec, processes, counts, scratch), counts
 
 
-def _pages(documents: Iterable[Document], spec: CorpusSpec, processes: int, counts: dict[str, int]) -> Iterator[Page]:
-    database = sqlite3.connect("", isolation_level=None)  # "": a file without a name, gone when this process is
+def _in_scratch(
+    documents: Iterable[Document], spec: Extraction, processes: int, counts: dict[str, int], scratch: Path | None
+) -> Iterator[Page]:
+    with (
+        tempfile.NamedTemporaryFile(dir=scratch, prefix=".pages-", suffix=".sqlite") as file,
+        closing(sqlite3.connect(file.name, isolation_level=None)) as database,
+    ):
+        yield from _pages(database, documents, spec, processes, counts)
+
+
+def _pages(
+    database: sqlite3.Connection,
+    documents: Iterable[Document],
+    spec: Extraction,
+    processes: int,
+    counts: dict[str, int],
+) -> Iterator[Page]:
     database.executescript(
         """
         PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000;
@@ -134,7 +158,6 @@ def _pages(documents: Iterable[Document], spec: CorpusSpec, processes: int, coun
     for url, title, text, fetched_at in kept:
         counts["pages"] += 1
         yield Page(content_id(url, text), url, group_of(url, spec.groups), title, text, fetched_at)
-    database.close()
     if not counts["pages"]:
         raise InputError(f"the corpus is empty: {counts['documents']} documents, none of them with text")
 
@@ -153,7 +176,10 @@ def group_of(url: str, groups: dict[str, str]) -> str:
 
 
 def decoded(body: bytes, content_type: str) -> str:
-    """Return a page's text: what is valid UTF-8 is UTF-8, whatever it says; else as declared, else by statistics."""
+    """Return a page's text: what is UTF-8 is UTF-8, whatever it says; else as declared, else by statistics.
+
+    A torn or a pasted character makes no other encoding of UTF-8: in any other, next to no byte beyond ASCII fits it.
+    """
     from charset_normalizer import from_bytes
     from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom
 
@@ -161,10 +187,10 @@ def decoded(body: bytes, content_type: str) -> str:
     if encoding and mark:
         return body[len(mark) :].decode(encoding, errors="replace")
     if b"\0" not in body and b"\x1b$" not in body:  # UTF-16 and ISO-2022, whose bytes are valid UTF-8 too
-        try:
-            return body.decode("utf-8")
-        except UnicodeDecodeError:
-            pass
+        text = body.decode("utf-8", errors="replace")
+        lost = text.count("\ufffd") - body.count("\ufffd".encode())
+        if lost <= _FEW_LOST * (len(_BEYOND_ASCII.findall(text)) - lost):
+            return text
     for declared in (http_content_type_encoding(content_type), html_body_declared_encoding(body)):
         if declared and declared != "utf-8":
             return body.decode(declared, errors="replace")
@@ -198,7 +224,7 @@ def _identifier() -> Any:
 def _text(document: Document) -> tuple[str, str, bool]:
     if document.html is None:
         front, body = _front_matter(document.text)
-        text = _without_links(body)
+        text = _without_escapes(_without_links(body))
         heading = _FRONT_TITLE.search(front) or re.search(r"^#\s+(.+)$", text, re.MULTILINE)
         return (heading.group(1).strip() if heading else document.url), text, True
     import trafilatura
@@ -231,19 +257,27 @@ def _main_text(tree: Any, fast: bool) -> str:
         include_comments=False,
         prune_xpath=["//nav"],
     )
-    return _ESCAPED.sub(lambda found: found[1] or found[2], text or "")
+    return _without_escapes(text or "")
+
+
+def _without_escapes(text: str) -> str:
+    return _ESCAPED.sub(lambda found: found[1] or found[2], text)
 
 
 def _front_matter(text: str) -> tuple[str, str]:
-    """Cut a Markdown file into its metadata block, in either of the two ways it is written, and the rest."""
-    block = re.match(r"\s*---\n.*?\n---\n|\s*<!--\s*<meta>.*?</meta>\s*-->", text, flags=re.DOTALL)
+    """Cut a Markdown file into its metadata block, in either of the two ways it is written, and the rest.
+
+    A block begins with a key; a file that begins with a rule (`---`) has none.
+    """
+    key = r"""(?:#.*\n)*["']?[\w.-]+["']?[ ]*:"""
+    block = re.match(rf"\s*---[ ]*\n(?={key})(?s:.*?)\n---[ ]*(?:\n|\Z)|(?s:\s*<!--\s*<meta>.*?</meta>\s*-->)", text)
     end = block.end() if block else 0
     return text[:end], text[end:]
 
 
 def _without_links(text: str) -> str:
     """Keep a link's words and drop its address, as for HTML; drop images."""
-    return re.sub(r"(!?)\[([^\]]*)\]\([^)\s]*(?:\s[^)]*)?\)", lambda m: "" if m[1] else m[2], text)
+    return _LINK.sub(lambda found: found[1] or ("" if found[2] else found[3]), text)
 
 
 @functools.cache

@@ -2,7 +2,8 @@
 
 The others in the list are the right one's nearest neighbours. Two promises hold for every row:
 
-    a training list shows no product of validation or test, so that a test is about products never seen;
+    a training list shows no product of validation or test, nor a twin of one that is asked for there, so that a test
+    is about products never seen;
     in each split the right one stands equally often at each place of the list (where the rows divide, else ± 1).
 """
 
@@ -30,13 +31,22 @@ Embed = Callable[[list[str]], Any]
 class Ranked:
     """A requirement with its product, the products to stand beside it, and the product's rank in that list.
 
-    Rank 1: no other of the list is nearer to the requirement.
+    Rank 1: no other of the list is nearer to the requirement. `trained`: the product is held out, and training holds it
+    in another colour or in other words.
     """
 
     requirement: Requirement
     right: Product
     others: list[Product]
     rank: int
+    trained: bool = False
+
+
+def fault(row: Ranked) -> str | None:
+    """Return why a row cannot be kept, or None."""
+    if row.trained:
+        return "training has a twin of its product"
+    return None if clear(row) else "other products of its list are nearer"
 
 
 def clear(row: Ranked) -> bool:
@@ -50,6 +60,7 @@ def rank(requirements: list[Requirement], products: list[Product], options: int,
     described = embed([product.text for product in products])
     needed = embed([requirement.text for requirement in requirements])
     beside: dict[int, list[Product]] = {}
+    train = [i for i, product in enumerate(products) if product.split == "train"]
     ranked = []
     for requirement, vector in zip(requirements, needed, strict=True):
         i = place[requirement.page_id]
@@ -57,7 +68,8 @@ def rank(requirements: list[Requirement], products: list[Product], options: int,
             beside[i] = neighbours(i, products, described @ described[i], options - 1)
         near = described[[place[other.page_id] for other in beside[i]]] @ vector
         nearer = int((near >= described[i] @ vector).sum())
-        ranked.append(Ranked(requirement, products[i], beside[i], 1 + nearer))
+        trained = products[i].split != "train" and bool((described[train] @ described[i] >= TWIN).any())
+        ranked.append(Ranked(requirement, products[i], beside[i], 1 + nearer, trained))
     return ranked
 
 

@@ -125,7 +125,8 @@ def fault(text: str, product: Product, avoided: list[str]) -> str | None:
         return "too short or too long"
     if text[-1:] not in ".!?":
         return "is cut off"
-    if content_words(product.name) <= words or words & set(avoided):
+    name = content_words(product.name)  # none in "The One": then nothing gives it away
+    if (name and name <= words) or words & set(avoided):
         return "gives the name away"
     if careless(text) or _POINTS_AT_PRODUCT.search(text):
         return "points at the product or has a gap"

@@ -5,7 +5,6 @@ A task is a module: `calls` (next-steps) or `pitch`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -95,10 +94,9 @@ def draw_units(
         raise InputError(f"{spec.kind}: none of {len(chosen)} chunks has {task.NEEDS}, expected some")
     if splits is None:
         splits = assign({chunk.page_id: chunk.group for chunk in usable}, spec)
-    variants = min(task.VARIANTS, math.ceil(SPARE * spec.rows / len(usable)) + 1)
     units = [
         Unit(chunk, splits.get(chunk.page_id, "train"), variant, tuple(told.get(chunk.id, [])))
-        for variant in range(variants)
+        for variant in range(task.VARIANTS)
         for chunk in usable
     ]
     return take(in_turns(units, lambda u: u.chunk.page_id), lambda u: u.split, quotas(spec), SPARE)

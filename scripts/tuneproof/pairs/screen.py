@@ -189,13 +189,13 @@ def near_duplicates(questions: list[str], vectors: Any, threshold: float) -> set
     only questions that name the same things can be copies.
     """
     copies: set[int] = set()
-    names = [frozenset(names_in(q)) for q in questions]
-    similar = vectors @ vectors.T
-    for i in range(len(questions)):
-        for j in range(i):
-            if j not in copies and similar[i, j] >= threshold and names[i] == names[j]:
-                copies.add(i)
-                break
+    kept: dict[frozenset[str], list[int]] = {}  # by what they name: only these are compared
+    for i, question in enumerate(questions):
+        alike = kept.setdefault(frozenset(names_in(question)), [])
+        if alike and (vectors[alike] @ vectors[i]).max() >= threshold:
+            copies.add(i)
+        else:
+            alike.append(i)
     return copies
 
 

@@ -65,13 +65,19 @@ def pairs_from(chunks: list[Chunk], answered: list[Answered]) -> tuple[list[Pair
 
 
 def write_until(
-    chunks: list[Chunk], pairs: int, per_chunk: int, group: int, ask: Callable[[list[Chunk]], list[Answered]]
+    chunks: list[Chunk],
+    pairs: int,
+    per_chunk: int,
+    group: int,
+    ask: Callable[[list[Chunk]], list[Answered]],
+    check: Callable[[list[Chunk], list[Answered]], object],
 ) -> tuple[list[Chunk], list[Answered]]:
     """Ask about chunks in rounds until `pairs`, and some to spare, pass the rules; return the chunks and their replies.
 
     A round is a multiple of `group`, the calls that an engine answers as one: a chunk then stands in the same group
     however many rounds there are. What a round needs is reckoned from the replies before it, so that a run that was
-    killed goes on with the same ones.
+    killed goes on with the same ones. `check` is given all there is after each round and may raise; a round asks at
+    the most as much as all before it, so that one bad beginning is not taken for the whole.
     """
     wanted = math.ceil(_SPARE * pairs)
     answered: list[Answered] = []
@@ -79,11 +85,13 @@ def write_until(
     expected = float(per_chunk)  # before anything is known, every pair passes
     while len(passed) < wanted and len(answered) < len(chunks):
         needed = math.ceil((wanted - len(passed)) / expected)
+        needed = min(needed, len(answered) or needed)
         asked = chunks[len(answered) :][: math.ceil(needed / group) * group]
         replies = ask(asked)
         texts = {chunk.id: chunk.text for chunk in asked}
         passed |= {plain(p.question) for p in pairs_from(asked, replies)[0] if fault(p, texts[p.chunk_id]) is None}
         answered += replies
+        check(chunks[: len(answered)], answered)
         expected = max(len(passed), 1) / len(answered)
         print(f"{len(answered)} of {len(chunks)} chunks: {len(passed)} of {wanted} pairs pass", file=sys.stderr)
     return chunks[: len(answered)], answered
