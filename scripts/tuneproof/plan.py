@@ -285,7 +285,7 @@ def _sizes_of_another_kind(
         parent = sizes_of(config, spec.of, of_corpus)
         train, tests = parent.train, parent.tests
         if isinstance(spec, TypedSpec):
-            train, tests = min(spec.rows, train // 2), min(spec.tests, tests // 2)
+            train, tests = min(spec.rows, train // 2), min(2 * spec.tests, tests // 2)
         parent = replace(parent, counted=tuple(sorted(counted)))
         return replace(parent, train=counted.get("train") or train, tests=counted.get("tests") or tests)
     corpus = config.corpora[name] if (name := corpus_of(config, dataset)) else None

@@ -449,6 +449,15 @@ def test_rows_and_tests_are_at_most_as_many_as_asked_for():
     }
 
 
+def test_what_there_is_less_of_than_wanted_is_a_step_of_the_funnel():
+    parent, types = parent_of(many())
+    steps = draw(parent, types, TypedSpec(kind="typed", of="d", type="factual", rows=12, tests=9))[1]
+    assert steps[-2:] == [
+        {"step": "pairs of test_new_pages, of 9 wanted", "count": 8},
+        {"step": "training rows (all wordings)", "count": 24},
+    ]
+
+
 def test_no_test_page_of_either_type_is_trained_on_by_either():
     parent, types = parent_of(many())
     drawn = [draw(parent, types, TypedSpec(kind="typed", of="d", type=t))[0] for t in annotate.TYPES]
@@ -480,7 +489,7 @@ def test_the_script_writes_what_every_data_set_has(tmp_path, run_script):
     for split, rows in parent.items():
         write_rows(tmp_path / "parent" / f"{split}.jsonl", rows)
     write_rows(tmp_path / "types.jsonl", [TypedPair(p, t, 1.0, "llm") for p, t in types.items()])
-    spec = {"kind": "typed", "of": "parent", "type": "conceptual", "rows": 8, "tests": 5}
+    spec = {"kind": "typed", "of": "parent", "type": "conceptual", "rows": 8, "tests": 9}
     done = run_script(
         "draw_typed",
         *("--name", "ideas", "--spec", json.dumps(spec), "--parent", tmp_path / "parent"),
@@ -492,4 +501,5 @@ def test_the_script_writes_what_every_data_set_has(tmp_path, run_script):
     assert written == sorted(["funnel.json", *splits])
     funnel = read_json(tmp_path / "out" / "funnel.json")
     assert funnel["dataset"] == "ideas"
+    assert "draw typed: ideas has 8 pairs of test_new_pages, 9 were wanted" in done.stderr
     assert funnel["splits"]["train"] == len(read_rows(tmp_path / "out" / "train.jsonl", Example)) == 16
