@@ -63,6 +63,17 @@ def card_corpus(wildcards):
     return CONFIG.corpora[corpus].model_dump_json() if corpus else ""
 
 
+def audit_encoder():
+    """The lock of the encoder that compares texts: the first corpus's, where there is none a catalogue set's own.
+
+    Neither a classifier's nor that of a set that is added last.
+    """
+    named = [*CONFIG.study.datasets, *CONFIG.study.also_make]
+    corpora = [c for name in named if (c := tuneproof_study.corpus_of(CONFIG, name))]
+    encoder = CONFIG.corpora[corpora[0]].encoder if corpora else MADE[named[0]].encoder
+    return f"resources/models/{encoder}/lock.json"
+
+
 rule audit_leaks:
     """Count and list what every test set shares with every training set; more than is allowed ends the study."""
     input:
@@ -71,7 +82,7 @@ rule audit_leaks:
             dataset=MADE,
             split=["train", *tuneproof_study.TEST_SPLITS],
         ),
-        encoder=f"resources/models/{ENCODERS[0]}/lock.json",
+        encoder=audit_encoder(),
     output:
         table=report(
             "results/tables/leaks.csv",

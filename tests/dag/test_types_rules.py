@@ -1,6 +1,9 @@
 """Typed data sets are planned from their parent, and a change reruns what hangs on it."""
 
+import re
+
 import pytest
+import yaml
 
 STUDY = """
 study: {also_make: [conceptual, factual]}
@@ -33,6 +36,15 @@ def test_the_llm_and_the_encoder_are_those_of_the_section(typed):
     printed = typed.snakemake("-n", *DRAWN, "--configfile", "typed.yaml")
     assert "types/annotated.qwen.jsonl" in printed
     assert "resources/models/all-minilm-l6-v2/lock.json" in printed
+
+
+def test_the_audit_compares_texts_with_the_corpuss_encoder_whatever_bert_learns_the_types(typed):
+    model = yaml.safe_load((typed.folder / "config.yaml").read_text())["models"]["all-minilm-l6-v2"]
+    (typed.folder / "bert.yaml").write_text(yaml.safe_dump({"models": {"a-bert": model}}))
+    typed.edit("typed.yaml", "encoder: all-minilm-l6-v2", "encoder: a-bert")
+    printed = typed.snakemake("-n", "--printshellcmds", "--configfile", "typed.yaml", "bert.yaml")
+    (audit,) = re.findall(r"audit_leaks\.py .*", printed)
+    assert "--encoder resources/models/all-minilm-l6-v2/lock.json" in audit
 
 
 def test_an_annotator_behind_an_api_counts_as_a_call_of_it(typed):
