@@ -378,7 +378,11 @@ def costs_and_usages():
         f"{rule}.{d}" for d in pairs for rule in ("write_pairs", "rephrase_questions")
     ]
     calling += [f"reanswer.{d}" for d in reanswered]
-    calling += [f"annotate_types.{d}.{types.llm}" for d, types in TYPES.items()]
+    calling += [
+        f"{rule}.{d}.{types.llm}"
+        for d, types in TYPES.items()
+        for rule in ("annotate_types", *(["annotate_human"] if types.human else []))
+    ]
     silent += [
         f"{rule}.{d}" for d in TYPES for rule in ("train_types", "classify_pairs")
     ]

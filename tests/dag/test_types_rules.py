@@ -56,6 +56,26 @@ def test_an_annotator_behind_an_api_counts_as_a_call_of_it(typed):
     assert "the environment has no OPENAI_API_KEY, expected the key of llms.gpt" in printed
 
 
+def test_questions_that_people_have_sorted_are_annotated_by_a_job_of_their_own(typed):
+    """So that adding them, or changing how the classifier is trained, does not ask about all pairs again."""
+    before = annotation_of(typed)
+    typed.edit("typed.yaml", "epochs: 4", "epochs: 5, human_labels: people")
+    (typed.folder / "people").mkdir()
+    for name in ("train", "test"):
+        (typed.folder / f"people/{name}.csv").write_text("annotated_by,category,question\n")
+    printed = typed.snakemake("-n", "--printshellcmds", *DRAWN, "--configfile", "typed.yaml")
+    assert annotation_of(typed) == before
+    assert printed.count("annotate_human.py --questions people") == 1
+    assert "--human-annotated results/datasets/haldrune/types/human.qwen.jsonl" in printed
+
+
+def annotation_of(workflow):
+    """All that Snakemake keeps of the job that annotates the pairs."""
+    printed = workflow.snakemake("-n", "--printshellcmds", *DRAWN, "--configfile", "typed.yaml")
+    (job,) = re.findall(r"^rule annotate_types:.*?annotate_types\.py .*?$", printed, re.MULTILINE | re.DOTALL)
+    return re.sub(r"jobid: \d+", "", job)
+
+
 def test_the_types_rules_are_not_planned_where_no_set_asks_for_them(workflow):
     (workflow.folder / "alone.yaml").write_text("study: {also_make: []}\n")
     assert not RULES.keys() & workflow.planned("--configfile", "alone.yaml").keys()

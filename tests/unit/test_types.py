@@ -341,7 +341,7 @@ def trained_from(folder, run_script, encoder, spec=SPEC):
     return run_script(
         "train_types",
         *("--name", "d", "--annotated", folder / "annotated.jsonl", "--pairs", folder / "pairs.jsonl"),
-        *("--chunks", folder / "chunks.jsonl", "--human-annotated", folder / "human.jsonl"),
+        *("--chunks", folder / "chunks.jsonl", *(("--human-annotated", folder / "human.jsonl") if spec.human else ())),
         *("--spec", spec.model_dump_json(), "--encoder", encoder / "lock.json", "--threads", 1, "--out", folder),
     )
 
