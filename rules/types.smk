@@ -131,7 +131,7 @@ rule train_types:
         CONFIG.containers.cpu
     threads: 2
     resources:
-        mem_mb=3000,
+        mem_mb=lambda w, attempt: 6000 * attempt,  # a BERT of 12 layers and what its optimiser keeps
     params:
         spec=types_section,
         environment=KEEP_MEMORY,
@@ -162,7 +162,7 @@ rule classify_pairs:
         CONFIG.containers.cpu
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
     shell:
         "exec python scripts/classify_pairs.py --pairs {input.pairs} --annotated {input.annotated}"
         " --classifier {input.classifier} --threads {threads} --out {output.types} 2> {log}"
