@@ -17,8 +17,9 @@ from tuneproof.records import Annotation, Chunk, Example, Pair, TypedPair, read_
 from tuneproof.study import TypedSpec, Types
 from tuneproof.types import annotate, baselines, classifier
 from tuneproof.types.draw import draw
-from tuneproof.types.evaluate import errors, evaluate
+from tuneproof.types.evaluate import errors, evaluate, markdown
 from tuneproof.types.human import read_human
+from tuneproof.types.learn import learn
 
 # --- annotate ---
 
@@ -167,6 +168,16 @@ def test_a_wrong_table_is_named(tmp_path):
         read_human(tmp_path)
 
 
+@pytest.mark.parametrize(("missing", "part"), [("train", "train.csv"), ("test", "test.csv, by authors or mturk")])
+def test_tables_without_a_part_are_named_before_anything_is_trained(tmp_path, missing, part):
+    tables = {"train": ["mturk,REASON,why"], "test": ["mturk,FACTOID,who", "unsupervised,FACTOID,when"]}
+    write_tables(tmp_path, **{**tables, missing: ["unsupervised,DEBATE,is it"]})
+    annotated = [Annotation(row.id, row.type, {}, "call") for row in read_human(tmp_path)[0]]
+    spec = Types(llm="qwen", encoder="bert", human_labels=str(tmp_path))
+    with pytest.raises(InputError, match=f"annotated questions is of {part}, expected some"):
+        learn([], {}, [], spec, tmp_path / "lock.json", annotated)
+
+
 # --- baselines ---
 
 WORDS = [
@@ -241,6 +252,15 @@ def test_pages_are_resampled_not_questions():
     two_pages = evaluate(truth, factual, ["a"] * 50 + ["b"] * 50)["accuracy"]
     assert each["high"] - each["low"] < 0.25
     assert (two_pages["low"], two_pages["high"]) == (0, 1)
+
+
+def test_one_page_tells_nothing_of_others_and_has_no_interval():
+    result = evaluate(["factual", "conceptual"], [0.9, 0.9], ["a", "a"], [0.9, 0.1])
+    assert result["accuracy"] == {"value": 0.5, "low": None, "high": None}
+    page = markdown(
+        {"dataset": "d", "sets": [{"title": "t", "text": "", "methods": {"classifier": result}, "errors": []}]}
+    )
+    assert "| classifier | 0.50 | 0.33 | +0.67 |" in page
 
 
 def test_the_classifier_is_compared_over_the_same_resamples():
