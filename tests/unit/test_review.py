@@ -71,6 +71,13 @@ def test_a_mended_question_must_not_be_asked_already(tmp_path):
     assert len(kept) == 3
 
 
+def test_a_rejected_pair_asks_nothing_so_another_may_take_up_its_question(tmp_path):
+    said = decisions(tmp_path, ann=[("p0", "mend", {"question": PAIRS[1].question}), ("p1", "reject")])
+    kept, dropped, _ = follow(PAIRS, KNOWN, said)
+    assert [p.question for p in kept] == [PAIRS[n].question for n in (1, 2, 3)]
+    assert [(p.id, reason) for p, reason in dropped] == [("p1", "rejected by review")]
+
+
 def test_a_decision_about_a_pair_that_screening_dropped_changes_nothing(tmp_path):
     assert follow(PAIRS[1:], KNOWN, decisions(tmp_path, ann=[("p0", "reject")])) == (PAIRS[1:], [], [])
 

@@ -95,7 +95,8 @@ def follow(
     kept: list[Pair] = []
     dropped: list[tuple[Pair, str]] = []
     record: list[dict[str, Any]] = []
-    asked = {plain(pair.question) for pair in screened}
+    rejected = {pair_id for pair_id, said in settled.items() if said[0].decision == "reject"}
+    asked = {plain(pair.question) for pair in screened if pair.id not in rejected}
     for pair in screened:
         if pair.id not in settled:
             kept.append(pair)
