@@ -45,8 +45,12 @@ def card_models(wildcards):
         CONFIG.llms[llm].model for llm in llms_behind(wildcards) if llm not in APIS
     }
     classifiers = {types.encoder for types in types_behind(wildcards)}
+    rerankers = {r for s in lineage(wildcards) if (r := getattr(s, "reranker", None))}
     return sorted(
-        {f"resources/models/{model}/lock.json" for model in local | classifiers}
+        {
+            f"resources/models/{model}/lock.json"
+            for model in local | classifiers | rerankers
+        }
         | {card_encoder(wildcards)}
     )
 
@@ -119,7 +123,7 @@ rule write_card:
         types=card_types,
         encoder=card_encoder,
         models=card_models,
-        decisions=lambda w: decisions_of(w) if MADE[w.dataset].kind == "pairs" else [],
+        decisions=decisions_of,
         prompts=lambda w: sorted({p for s in lineage(w) for p in PROMPTS[s.kind]}),
     output:
         card="results/datasets/{dataset}/card.md",

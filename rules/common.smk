@@ -245,11 +245,12 @@ def keys_missing_for(jobs):
 
 
 def decisions_of(wildcards):
-    """The reviewers' files of a data set, as many as there are."""
+    """The reviewers' files of a data set, or of the pairs that it is made of, as many as there are."""
+    name = getattr(CONFIG.datasets[wildcards.dataset], "of", wildcards.dataset)
     return sorted(
         str(path)
         for kind in ("jsonl", "csv")
-        for path in tuneproof_study.Path("reviews", wildcards.dataset).glob(f"*.{kind}")
+        for path in tuneproof_study.Path("reviews", name).glob(f"*.{kind}")
     )
 
 
