@@ -45,8 +45,12 @@ def card_models(wildcards):
         CONFIG.llms[llm].model for llm in llms_behind(wildcards) if llm not in APIS
     }
     classifiers = {types.encoder for types in types_behind(wildcards)}
+    rerankers = {r for s in lineage(wildcards) if (r := getattr(s, "reranker", None))}
     return sorted(
-        {f"resources/models/{model}/lock.json" for model in local | classifiers}
+        {
+            f"resources/models/{model}/lock.json"
+            for model in local | classifiers | rerankers
+        }
         | {card_encoder(wildcards)}
     )
 
@@ -63,6 +67,17 @@ def card_corpus(wildcards):
     return CONFIG.corpora[corpus].model_dump_json() if corpus else ""
 
 
+def audit_encoder():
+    """The lock of the encoder that compares texts: the first corpus's, where there is none a catalogue set's own.
+
+    Neither a classifier's nor that of a set that is added last.
+    """
+    named = [*CONFIG.study.datasets, *CONFIG.study.also_make]
+    corpora = [c for name in named if (c := tuneproof_study.corpus_of(CONFIG, name))]
+    encoder = CONFIG.corpora[corpora[0]].encoder if corpora else MADE[named[0]].encoder
+    return f"resources/models/{encoder}/lock.json"
+
+
 rule audit_leaks:
     """Count and list what every test set shares with every training set; more than is allowed ends the study."""
     input:
@@ -71,7 +86,7 @@ rule audit_leaks:
             dataset=MADE,
             split=["train", *tuneproof_study.TEST_SPLITS],
         ),
-        encoder=f"resources/models/{ENCODERS[0]}/lock.json",
+        encoder=audit_encoder(),
     output:
         table=report(
             "results/tables/leaks.csv",
@@ -85,6 +100,7 @@ rule audit_leaks:
         "logs/audit_leaks.log",
     benchmark:
         "results/costs/audit_leaks.tsv"
+    priority: 1  # before a training that could start too: it may end the study before that is paid for
     conda:
         "../envs/cpu.yaml"
     container:
@@ -107,7 +123,7 @@ rule write_card:
         types=card_types,
         encoder=card_encoder,
         models=card_models,
-        decisions=lambda w: decisions_of(w) if MADE[w.dataset].kind == "pairs" else [],
+        decisions=decisions_of,
         prompts=lambda w: sorted({p for s in lineage(w) for p in PROMPTS[s.kind]}),
     output:
         card="results/datasets/{dataset}/card.md",

@@ -134,14 +134,17 @@ wildcard_constraints:
 def section(registry, wildcard=None, without=()):
     """A section of the configuration with its defaults written out, as JSON: what a script is given as --spec.
 
-    As a rule's parameter it makes Snakemake rerun exactly the jobs whose section has changed.
+    As a rule's parameter it makes Snakemake rerun exactly the jobs whose section has changed. What the audit accepts
+    is for the audit alone: who follows its advice must not make and train everything again.
     """
 
     def of(wildcards):
         part = getattr(CONFIG, registry)
         if wildcard:
             part = part[getattr(wildcards, wildcard)]
-        return json.dumps(part.model_dump(mode="json", exclude=set(without)))
+        return json.dumps(
+            part.model_dump(mode="json", exclude={"accept_leaks", *without})
+        )
 
     return of
 
@@ -246,11 +249,12 @@ def keys_missing_for(jobs):
 
 
 def decisions_of(wildcards):
-    """The reviewers' files of a data set, as many as there are."""
+    """The reviewers' files of a data set, or of the pairs that it is made of, as many as there are."""
+    name = getattr(CONFIG.datasets[wildcards.dataset], "of", wildcards.dataset)
     return sorted(
         str(path)
         for kind in ("jsonl", "csv")
-        for path in tuneproof_study.Path("reviews", wildcards.dataset).glob(f"*.{kind}")
+        for path in tuneproof_study.Path("reviews", name).glob(f"*.{kind}")
     )
 
 
@@ -380,7 +384,11 @@ def costs_and_usages():
         f"{rule}.{d}" for d in pairs for rule in ("write_pairs", "rephrase_questions")
     ]
     calling += [f"reanswer.{d}" for d in reanswered]
-    calling += [f"annotate_types.{d}.{types.llm}" for d, types in TYPES.items()]
+    calling += [
+        f"{rule}.{d}.{types.llm}"
+        for d, types in TYPES.items()
+        for rule in ("annotate_types", *(["annotate_human"] if types.human else []))
+    ]
     silent += [
         f"{rule}.{d}" for d in TYPES for rule in ("train_types", "classify_pairs")
     ]

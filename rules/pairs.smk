@@ -1,8 +1,5 @@
 """Data sets: pairs written by an LLM, screened, worded in several ways, split by page."""
 
-# keys of a data set's section that say what is done with its pairs, not how they are written and split
-ABOUT_PAIRS = ["types", "accept_leaks"]
-
 
 rule write_pairs:
     """Have an LLM write question-answer pairs about each chunk (D-Naive), each with a quote that supports it."""
@@ -31,7 +28,7 @@ rule write_pairs:
         api=calls_api,
         gpu=llm_gpus,
     params:
-        spec=section("datasets", "dataset", without=ABOUT_PAIRS),
+        spec=section("datasets", "dataset", without=["types"]),
         llm=llm_section,
         # Snakemake deletes the outputs of a job that failed
         failed_log="logs/write_pairs/{dataset}.unusable.jsonl",
@@ -139,7 +136,7 @@ rule split_pairs:
     container:
         CONFIG.containers.cpu
     params:
-        spec=section("datasets", "dataset", without=ABOUT_PAIRS),
+        spec=section("datasets", "dataset", without=["types"]),
         folder=lambda w: f"results/datasets/{w.dataset}",
     shell:
         "exec python scripts/split_pairs.py --name {wildcards.dataset} --spec {params.spec:q} --pairs {input.pairs}"

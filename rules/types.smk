@@ -24,6 +24,11 @@ def human_labels(wildcards):
     return sorted(map(str, folder.glob("*.csv"))) if folder else []
 
 
+def calibrated(wildcards):
+    """The argument of a script that takes off the LLM's leaning."""
+    return "--calibrated" if types_of(wildcards).calibrated else ""
+
+
 def of_parent(path):
     """An input below the data set that a typed one is drawn from."""
     return lambda wildcards: f"results/datasets/{MADE[wildcards.dataset].of}/{path}"
@@ -32,14 +37,12 @@ def of_parent(path):
 rule annotate_types:
     """Have an LLM say of pairs, drawn evenly over groups, whether they are conceptual or factual."""
     input:
-        human_labels,
         pairs="results/datasets/{dataset}/pairs.jsonl",
         chunks=of_corpus("chunks.jsonl"),
         model=llm_lock,
         prompt="prompts/annotate_type.txt",
     output:
         annotated="results/datasets/{dataset}/types/annotated.{annotator}.jsonl",
-        human="results/datasets/{dataset}/types/human.{annotator}.jsonl",
         usage="results/costs/annotate_types.{dataset}.{annotator}.usage.json",
     log:
         "logs/annotate_types/{dataset}.{annotator}.log",
@@ -58,12 +61,49 @@ rule annotate_types:
         api=calls_api,
         gpu=llm_gpus,
     params:
-        spec=types_section,
+        # no more of the section: what a classifier is trained and tested with is no reason to ask again
+        limit=lambda w: types_of(w).annotated,
+        calibrated=calibrated,
         llm=llm_section,
     shell:
-        "exec python scripts/annotate_types.py --pairs {input.pairs} --chunks {input.chunks} --spec {params.spec:q}"
-        " --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm"
-        " --out {output.annotated} --human-out {output.human} --usage {output.usage} 2> {log}"
+        "exec python scripts/annotate_types.py --pairs {input.pairs} --chunks {input.chunks} --limit {params.limit}"
+        " {params.calibrated} --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm"
+        " --out {output.annotated} --usage {output.usage} 2> {log}"
+
+
+rule annotate_human:
+    """Have the same LLM annotate questions that people have sorted, to hold it and the classifier against them."""
+    input:
+        human_labels,
+        model=llm_lock,
+        prompt="prompts/annotate_type.txt",
+    output:
+        annotated="results/datasets/{dataset}/types/human.{annotator}.jsonl",
+        usage="results/costs/annotate_human.{dataset}.{annotator}.usage.json",
+    log:
+        "logs/annotate_human/{dataset}.{annotator}.log",
+    benchmark:
+        "results/costs/annotate_human.{dataset}.{annotator}.tsv"
+    wildcard_constraints:
+        dataset=of_kind("pairs"),
+    localrule: ANNOTATING_IS_LOCAL
+    conda:
+        LLM_ENV
+    container:
+        LLM_IMAGE
+    threads: llm_threads
+    resources:
+        mem_mb=llm_memory,
+        api=calls_api,
+        gpu=llm_gpus,
+    params:
+        folder=lambda w: str(types_of(w).human),
+        calibrated=calibrated,
+        llm=llm_section,
+    shell:
+        "exec python scripts/annotate_human.py --questions {params.folder:q} {params.calibrated} --llm {params.llm:q}"
+        " --model {input.model} --prompt {input.prompt} --store store/llm --out {output.annotated}"
+        " --usage {output.usage} 2> {log}"
 
 
 rule train_types:
@@ -73,7 +113,7 @@ rule train_types:
         pairs="results/datasets/{dataset}/pairs.jsonl",
         chunks=of_corpus("chunks.jsonl"),
         annotated=annotated_by_llm("annotated"),
-        human=annotated_by_llm("human"),
+        human=lambda w: annotated_by_llm("human")(w) if types_of(w).human else [],
         encoder=lambda w: f"resources/models/{types_of(w).encoder}/lock.json",
     output:
         classifier=directory("results/datasets/{dataset}/types/classifier"),
@@ -91,7 +131,7 @@ rule train_types:
         CONFIG.containers.cpu
     threads: 2
     resources:
-        mem_mb=3000,
+        mem_mb=lambda w, attempt: 6000 * attempt,  # a BERT of 12 layers and what its optimiser keeps
     params:
         spec=types_section,
         environment=KEEP_MEMORY,
@@ -122,7 +162,7 @@ rule classify_pairs:
         CONFIG.containers.cpu
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
     shell:
         "exec python scripts/classify_pairs.py --pairs {input.pairs} --annotated {input.annotated}"
         " --classifier {input.classifier} --threads {threads} --out {output.types} 2> {log}"

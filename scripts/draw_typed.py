@@ -7,6 +7,7 @@ Writes train.jsonl, val.jsonl, test_trained_pages.jsonl, test_new_pages.jsonl an
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -25,12 +26,14 @@ def main() -> None:
 
     from tuneproof.records import Example, TypedPair, read_rows, write_json, write_rows
     from tuneproof.study import Split, TypedSpec
-    from tuneproof.types.draw import draw
+    from tuneproof.types.draw import draw, fewer
 
     spec = TypedSpec.parse(args.spec)
     parent = {split: read_rows(args.parent / f"{split}.jsonl", Example) for split in get_args(Split)}
     types = {row.pair_id: row.type for row in read_rows(args.types, TypedPair)}
     splits, steps = draw(parent, types, spec)
+    for split, count, wanted in fewer(splits, spec):
+        print(f"draw typed: {args.name} has {count} pairs of {split}, {wanted} were wanted", file=sys.stderr)
     counts = {split: len(rows) for split, rows in splits.items()}
     funnel = {"dataset": args.name, "steps": steps, "dropped": {}, "splits": counts}
     for split, rows in splits.items():

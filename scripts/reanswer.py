@@ -57,9 +57,10 @@ def main() -> None:
     splits = {split: reanswer.with_answers(rows, answers) for split, rows in parent.items()}
     for split, rows in splits.items():
         if not rows:
-            raise InputError(f"split {split} of {args.name} is empty: see the reasons in {args.out / 'answers.jsonl'}")
+            why = ", ".join(f"{reason} {count}" for reason, count in reanswer.reasons(answers).items())
+            raise InputError(f"split {split} of {args.name} is empty: of {len(answers)} answers were dropped: {why}")
         write_rows(args.out / f"{split}.jsonl", rows)
-    counts = reanswer.funnel(args.name, answers, splits, chunks)
+    counts = reanswer.funnel(args.name, answers, parent, splits, chunks)
     write_json(args.out / "funnel.json", counts)
     write_json(args.usage, usage_of("reanswer", llm, answered))
 

@@ -35,7 +35,7 @@ def main() -> None:
     template = args.template.read_text(encoding="utf-8")
     for path, text in (
         (args.table, table(pairs, chunks)),
-        (args.page, page(template, args.name, pairs, chunks)),
+        (args.page, page(template, args.name, pairs, chunks, decisions)),
         (args.summary, "\n".join(summary(decisions)) + "\n"),
     ):
         with atomic_write(path) as stream:

@@ -30,6 +30,7 @@ def main() -> None:
     args = parser.parse_args()
 
     import dataclasses
+    from collections import Counter
 
     from tuneproof.corpus.index import Encoder
     from tuneproof.pairs.review import follow, read_decisions
@@ -48,7 +49,8 @@ def main() -> None:
     dropped += rejected + [(pair, "more than wanted") for pair in spare]
     write_rows(args.dropped, [{**dataclasses.asdict(pair), "reason": reason} for pair, reason in dropped])
     if not kept:
-        raise InputError(f"{args.pairs}: none of {len(pairs)} pairs can be kept; see {args.dropped} for the reasons")
+        why = ", ".join(f"{reason} {count}" for reason, count in Counter(r for _, r in dropped).most_common())
+        raise InputError(f"{args.pairs}: none of {len(pairs)} pairs can be kept: {why or 'there are none'}")
     write_rows(args.out, kept)
 
 

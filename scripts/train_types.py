@@ -24,7 +24,10 @@ def main() -> None:
     parser.add_argument("--spec", required=True, help="the data set's section `types`, as JSON")
     parser.add_argument("--encoder", required=True, type=Path, help="lock of the BERT that is fine-tuned")
     parser.add_argument(
-        "--human-annotated", required=True, type=Path, help="annotated questions that people have sorted (JSON Lines)"
+        "--human-annotated",
+        nargs="?",
+        type=Path,
+        help="annotated questions that people have sorted (JSON Lines); empty where there are none",
     )
     parser.add_argument("--threads", required=True, type=int, help="cores to use")
     parser.add_argument("--out", required=True, type=Path, help="folder to write into")
@@ -45,7 +48,7 @@ def main() -> None:
         read_rows(args.annotated, Annotation),
         Types.parse(args.spec),
         args.encoder,
-        read_rows(args.human_annotated, Annotation),
+        read_rows(args.human_annotated, Annotation) if args.human_annotated else [],
     )
     classifier.save(args.out / "classifier")
     evaluation = {"dataset": args.name, "sets": sets}

@@ -65,6 +65,7 @@ WORDING = Assumption("tokens that a wording takes", 20, "Default study: 4,885 fo
 REANSWER_PROMPT = Assumption("tokens of reanswer's prompt without its chunks", 163, "Default study: 547 - 2 × 192.")
 REANSWER = Assumption("tokens of an answer from documents", 16, "Default study: 1,579 in 98 calls.")
 ANNOTATE_PROMPT = Assumption("tokens of the prompt of annotate_types", 330, "Seen on 186 pairs of three corpora.")
+HUMAN_QUESTIONS = Assumption("questions that people have sorted", 700, "200, 100 and NF-CATS's people's, some of 435.")
 SPARE_ROWS = Assumption("rows asked for per row wanted, because checks drop some", 1.6, "instructions/draw.py.")
 REQUIREMENTS_PROMPT = Assumption("tokens of the prompt of write_requirements", 288, "Default study: 10 calls.")
 REQUIREMENT = Assumption("tokens that a requirement takes", 28, "Default study: 1,510 for 60.")
@@ -145,6 +146,7 @@ ASKING = {
     "rephrase_questions",
     "reanswer",
     "annotate_types",
+    "annotate_human",
     "write_requirements",
     "write_instructions",
     "judge",
@@ -285,7 +287,7 @@ def _sizes_of_another_kind(
         parent = sizes_of(config, spec.of, of_corpus)
         train, tests = parent.train, parent.tests
         if isinstance(spec, TypedSpec):
-            train, tests = min(spec.rows, train // 2), min(spec.tests, tests // 2)
+            train, tests = min(spec.rows, train // 2), min(2 * spec.tests, tests // 2)
         parent = replace(parent, counted=tuple(sorted(counted)))
         return replace(parent, train=counted.get("train") or train, tests=counted.get("tests") or tests)
     corpus = config.corpora[name] if (name := corpus_of(config, dataset)) else None
@@ -340,6 +342,7 @@ def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
         "rephrase_questions": _rephrase_questions,
         "reanswer": _reanswer,
         "annotate_types": _annotate_types,
+        "annotate_human": _annotate_human,
         "write_requirements": _write_requirements,
         "write_instructions": _write_instructions,
         "train": _train,
@@ -412,6 +415,12 @@ def _annotate_types(config: Config, job: Job, size: Sizes | None) -> Cost:
     spec = config.datasets[job.wildcards["dataset"]]
     assert size and isinstance(spec, DatasetSpec) and spec.types
     return _calls(config, spec.types.llm, job, min(spec.types.annotated, size.kept), ANNOTATE_PROMPT.value, 1)
+
+
+def _annotate_human(config: Config, job: Job, size: Sizes | None) -> Cost:
+    spec = config.datasets[job.wildcards["dataset"]]
+    assert isinstance(spec, DatasetSpec) and spec.types
+    return _calls(config, spec.types.llm, job, int(HUMAN_QUESTIONS.value), ANNOTATE_PROMPT.value, 1)
 
 
 def _write_requirements(config: Config, job: Job, size: Sizes | None) -> Cost:
@@ -616,8 +625,10 @@ def assumptions(lines: Sequence[Line]) -> list[Assumption]:
         chosen += [REPHRASE_PROMPT, WORDING]
     if "reanswer" in rules:
         chosen += [REANSWER_PROMPT, REANSWER]
-    if "annotate_types" in rules:
+    if rules & {"annotate_types", "annotate_human"}:
         chosen += [ANNOTATE_PROMPT]
+    if "annotate_human" in rules:
+        chosen += [HUMAN_QUESTIONS]
     if "write_requirements" in rules:
         chosen += [SPARE_ROWS, REQUIREMENTS_PROMPT, REQUIREMENT]
     if "write_instructions" in rules:

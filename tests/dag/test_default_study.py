@@ -146,6 +146,24 @@ def test_an_edit_inside_a_folder_corpus_extracts_it_again(workflow, tmp_path):
     assert str(page) in workflow.snakemake("-n", "--configfile", "studies/equinix-docs.yaml")
 
 
+# a data set of each kind, as config.yaml begins its section
+KINDS = {
+    "pairs": "  haldrune:\n    corpus: haldrune\n",
+    "reanswered": "  haldrune-rag: {",
+    "typed": "  haldrune-factual: {",
+    "recommendation": "  haldrune-products:\n",
+    "next-steps": "  haldrune-next-steps: {",
+    "pitch": "  haldrune-pitches: {",
+}
+
+
+def test_accepting_leaks_reruns_the_audit_and_what_reads_it_alone(done):
+    for section in KINDS.values():
+        key = "accept_leaks: true, " if section.endswith("{") else "    accept_leaks: true\n"
+        done.edit("config.yaml", section, section + key)
+    assert done.planned() == {"audit_leaks": 1, "write_report": 1, "resolve_study": 1}
+
+
 def test_a_second_seed_adds_a_run_and_reruns_no_other(done):
     done.edit("config.yaml", "seeds: [1]", "seeds: [1, 2]")
     planned = done.planned()

@@ -17,6 +17,15 @@ def test_two_lines_are_to_be_edited():
     assert sum("EDIT" in line for line in SLURM.read_text().splitlines()) == 2
 
 
+def test_the_audit_waits_for_no_group_so_that_it_can_end_a_study_before_the_trainings(workflow):
+    """A job of a group waits for all that its group needs: with the report, for every score."""
+    assert "audit_leaks" not in yaml.safe_load(SLURM.read_text())["groups"]
+    printed = workflow.snakemake("-n", profile="slurm")
+    (audit,) = re.findall(r"^rule audit_leaks:.*?(?=\n\n)", printed, re.MULTILINE | re.DOTALL)
+    assert "results/datasets/" in audit and "results/runs/" not in audit
+    assert "priority: 1\n" in audit
+
+
 @pytest.mark.parametrize("profile", ["slurm", "local", *OVERLAYS])
 def test_every_key_of_a_profile_is_explained(profile):
     explained = (ROOT / "profiles" / "README.md").read_text()

@@ -1,5 +1,7 @@
 """Retrieval in the DAG: what a retriever, a reranker and the questions that are answered again (D-RAG) plan."""
 
+import re
+
 import pytest
 import yaml
 
@@ -45,4 +47,15 @@ def test_a_reranker_is_fetched_and_given_to_all_that_retrieve(workflow, overlay)
     }
     printed = workflow.snakemake("-n", "--printshellcmds", *overlay(study))
     assert printed.count("--reranker resources/models/cross/lock.json") == 5, "2 retrieve, 2 measure, 1 for answers"
+    cards = re.findall(r"write_card\.py --name (\S+) .*?--model (.*?) --api", printed)
+    assert [name for name, models in cards if "models/cross/" in models] == ["d-rag"]
     assert "resources/models/cross/lock.json" in workflow.snakemake("-n", "models", *overlay(study))
+
+
+def test_the_card_of_a_derived_set_has_its_parents_reviews(workflow, overlay):
+    (workflow.folder / "reviews/haldrune").mkdir(parents=True)
+    (workflow.folder / "reviews/haldrune/ann.jsonl").write_text("")
+    study = overlay({"datasets": {"d-rag": D_RAG}, "study": {"datasets": ["haldrune", "d-rag"], "also_make": []}})
+    printed = workflow.snakemake("-n", "--printshellcmds", *study)
+    cards = re.findall(r"write_card\.py --name (\S+) .*?--decisions (.*?) --out", printed)
+    assert sorted(cards) == [(name, "reviews/haldrune/ann.jsonl") for name in ("d-rag", "haldrune")]

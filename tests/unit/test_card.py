@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tuneproof.pairs.card import ABOUT, SAMPLES, markdown, parquet, samples
+from tuneproof.pairs.card import ABOUT, SAMPLES, card, markdown, parquet, samples
 from tuneproof.records import Example, read_json, write_json, write_rows
-from tuneproof.study import AnyDataset
+from tuneproof.study import AnyDataset, ReansweredSpec
 
 SPEC = {"corpus": "c", "llm": "writer"}
 CORPUS = {"folder": {"path": "docs"}, "encoder": "e", "licence": "CC-BY-4.0"}
@@ -102,6 +102,14 @@ def test_a_page_cannot_write_into_the_card(dataset):
 
 def test_the_same_rows_are_the_same_bytes():
     assert parquet([row(1, "train")]) == parquet([row(1, "train")])
+
+
+def test_a_set_answered_from_the_gold_chunk_claims_no_retriever():
+    spec = ReansweredSpec(kind="reanswered", of="x", llm="writer", retriever="oracle")
+    splits = {split: [] for split in SPLITS}
+    written = card("oracle", spec, None, {}, splits, {}, {}, [], lambda texts: [])
+    assert "the chunk that each was written from" in written["purpose"]
+    assert not any("retriever missed" in weakness for weakness in written["weaknesses"])
 
 
 def test_every_kind_of_data_set_is_explained():

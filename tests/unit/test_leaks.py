@@ -2,10 +2,11 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
-from tuneproof.pairs.leaks import Rows, audit, too_many
+from tuneproof.pairs.leaks import Rows, audit, markdown, too_many
 from tuneproof.records import Example, iter_json_lines, write_rows
 from tuneproof.study import Leaks
 
@@ -63,6 +64,25 @@ def test_embedding_finds_other_words_for_the_same_thing():
     assert [leak.measure for leak in leaks] == ["question embedding", "answer embedding"]
 
 
+SUBJECT_FIRST = [
+    ("Haldrune lets one order a cross connect how?", {"question embedding"}),
+    ("Vexley lets one order a cross connect how?", set()),
+    ("Haldrune lets one order a Vexley cross connect how?", set()),
+    ("Haldrune lets one order a cross connect in CV1 how?", set()),
+]
+
+
+@pytest.mark.parametrize(("question", "measures"), SUBJECT_FIRST)
+def test_a_subject_in_first_place_is_still_the_subject(question, measures):
+    def all_alike(texts):
+        import numpy as np
+
+        return np.ones((len(texts), 1), dtype="float32")
+
+    _, leaks = audit([one(question, "Too short.")], Leaks(), all_alike)
+    assert {leak.measure for leak in leaks} == measures
+
+
 def test_trained_pages_share_facts_on_purpose_but_no_question():
     answer_only, _ = audit([one("Other words?", TRAINED[1], "test_trained_pages")], Leaks(), no_vectors)
     assert answer_only[0].found["answer exact"] == 1 and answer_only[0].leaked == 0
@@ -75,6 +95,19 @@ def test_sets_are_compared_with_one_another_and_not_only_with_themselves():
     dirty = Rows("dirty", [row(*TRAINED)], one("Where?", OTHER).tests)
     cells, _ = audit([clean, dirty], Leaks(), no_vectors)
     assert {(c.train, c.test) for c in cells if c.leaked} == {("dirty", "clean")}
+
+
+def test_a_page_that_another_set_trains_on_is_counted_and_is_no_leak():
+    about = replace(row("Where?", OTHER, "test_new_pages"), page_id="shared")
+    tested = Rows("tested", [replace(row("Who?", "Nobody."), page_id="own")], {**one(*TRAINED).tests})
+    tested.tests["test_new_pages"][:] = [about, replace(about, id="2", page_id="new")]
+    trained = Rows("trained", [replace(row(*TRAINED), page_id="shared")], one("Where?", OTHER).tests)
+    cells, leaks = audit([tested, trained], Leaks(), no_vectors)
+    pages = {(c.train, c.page, c.leaked) for c in cells if (c.test, c.split) == ("tested", "test_new_pages")}
+    assert pages == {("tested", 0, 0), ("trained", 1, 0)}
+    assert "| trained | tested | test_new_pages | 2 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1 | 0 | 0.0% |" in markdown(
+        cells, leaks, Leaks(), "encoder"
+    )
 
 
 def test_too_much_is_named_unless_it_is_accepted():
@@ -98,5 +131,6 @@ def test_the_script_writes_table_and_pairs_and_fails_with_a_sentence(tmp_path, e
     assert f"- *question exact, 1.00*: x test_new_pages `{TRAINED[0]}`" in failed.stderr, "the outputs will be deleted"
     assert run_script("audit_leaks", *arguments, "--accept", "x").returncode == 0
     new_pages = list(csv.DictReader((tmp_path / "t.csv").open()))[1]
+    assert new_pages["page"] == "1"
     assert (new_pages["question_embedding"], new_pages["leaked"], new_pages["share"]) == ("1", "1", "1.0")
     assert len(list(iter_json_lines(tmp_path / "t.jsonl"))) == 6  # all measures but `answer contained`

@@ -1,6 +1,7 @@
 """Engines inside the process give the same kind of reply: text or a distribution, whatever is asked for."""
 
 import json
+import math
 
 import pytest
 
@@ -41,6 +42,13 @@ def test_transformers_writes_and_chooses_in_one_group(student, tmp_path):
 def test_a_choice_that_is_no_single_token_is_an_error(student, tmp_path):
     with pytest.raises(InputError, match="is not one token"):
         ask(student, tmp_path, say("Which?", 1, choices=["photosynthesis and so on", "2"]))
+
+
+def test_beams_that_are_no_choice_say_nothing():
+    from tuneproof.llm.openvino import distribution
+
+    assert distribution(["1", "2"], {"1": math.log(0.3), "2": math.log(0.1)}) == pytest.approx({"1": 0.75, "2": 0.25})
+    assert distribution(["1", "2"], {"": -0.5}) == distribution(["1", "2"], {"1": -math.inf}) == {}
 
 
 def test_vllm_is_named_where_it_is_missing(student, tmp_path):

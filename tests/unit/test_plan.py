@@ -44,7 +44,7 @@ def test_the_papers_sizes_come_from_its_configuration(paper):
     assert size.asked == math.ceil(20_000 / (4 * plan.KEPT.value)), (
         "so many chunks that 20,000 pairs are left of four each"
     )
-    assert size.train == round(0.9 * size.kept), "one wording of each pair on 90 % of the pages"
+    assert size.train == round(0.75 * size.kept), "one wording of each pair on 75 % of the pages"
 
 
 def test_what_is_there_is_counted_and_not_guessed(config):

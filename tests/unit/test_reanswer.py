@@ -138,6 +138,7 @@ def test_an_answer_of_no_use_is_dropped_with_all_wordings_and_counted(reanswered
     assert [(s["step"], s["count"]) for s in funnel["steps"]] == [
         ("questions asked again", 4),
         ("answers kept", 3),
+        ("training answers that were shown a held-out page", 0),
         ("training rows (all wordings)", 2),
     ]
     assert funnel["splits"] == {"train": 2, "val": 1, "test_trained_pages": 1, "test_new_pages": 1}
@@ -165,15 +166,27 @@ def test_each_answer_can_be_walked_back_to_its_chunks_and_its_call(reanswered, p
 
 def test_training_answers_that_were_shown_a_held_out_page_are_counted(reanswered, parent):
     reanswered()
-    funnel = read_json(parent / "out" / "funnel.json")
-    assert funnel["trained_answers_shown_held_out_pages"] == 1, "bergen's neighbour narvik is a page of val"
+    assert shown_held_out(parent) == 1, "bergen's neighbour narvik is a page of val"
+
+
+def test_a_page_whose_own_answer_was_dropped_is_still_held_out(reanswered, server, parent):
+    rows = [example(name, FIRST, SPLIT_OF[name]) for name in ("narvik", "tromso")]  # one is left to validate with
+    write_rows(parent / "parent" / "val.jsonl", rows)
+    server.content = lambda body: "I do not know." if "CV3" in question_of(body) else answer_to(question_of(body))
+    reanswered()
+    assert shown_held_out(parent) == 1
+
+
+def shown_held_out(parent):
+    steps = {step["step"]: step["count"] for step in read_json(parent / "out" / "funnel.json")["steps"]}
+    return steps["training answers that were shown a held-out page"]
 
 
 def test_a_split_that_ends_up_empty_is_refused(reanswered, server):
     server.content = lambda body: "I do not know." if "CV3" in question_of(body) else answer_to(question_of(body))
     done = reanswered(check=False)
     assert done.returncode == 1
-    assert "split val of d-rag is empty" in done.stderr
+    assert "split val of d-rag is empty: of 4 answers were dropped: the documents do not tell 1" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -196,6 +196,7 @@ def test_a_table_has_all_questions_first_then_each_group_with_a_paired_differenc
     assert dense.gain is None
     assert (best.gain.mean, best.gain.low, best.gain.high) == (0.5, 0.5, 0.5), "every question gains a half"
     table = as_markdown("d", rows, 4)
+    assert "For MRR a chunk that is not among the first 100 is not found." in table
     assert "| dense | all | 4 | 3 | 0.00 (0.00 to 0.00) |" in table
     assert "+0.50 (+0.50 to +0.50)" in table
     assert "Only the chunk that a question was written from counts as right" in table

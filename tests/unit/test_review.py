@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from html import unescape
 
 import numpy as np
 import pytest
@@ -70,6 +71,13 @@ def test_a_mended_question_must_not_be_asked_already(tmp_path):
     assert len(kept) == 3
 
 
+def test_a_rejected_pair_asks_nothing_so_another_may_take_up_its_question(tmp_path):
+    said = decisions(tmp_path, ann=[("p0", "mend", {"question": PAIRS[1].question}), ("p1", "reject")])
+    kept, dropped, _ = follow(PAIRS, KNOWN, said)
+    assert [p.question for p in kept] == [PAIRS[n].question for n in (1, 2, 3)]
+    assert [(p.id, reason) for p, reason in dropped] == [("p1", "rejected by review")]
+
+
 def test_a_decision_about_a_pair_that_screening_dropped_changes_nothing(tmp_path):
     assert follow(PAIRS[1:], KNOWN, decisions(tmp_path, ann=[("p0", "reject")])) == (PAIRS[1:], [], [])
 
@@ -96,10 +104,15 @@ def test_a_wrong_row_is_named(tmp_path, row, message):
 
 def test_the_table_can_be_filled_in_a_spreadsheet_and_comes_back(tmp_path):
     pairs = [*PAIRS[:2], Pair("p4", "c", "g", "=HYPERLINK(1)?", "+49", "q", "k")]
+    pairs += [Pair(f"{n}", "c", "g", f"{text}?", text, "q", "k") for n, text in enumerate(("'-5", "''", "-5", "'a"))]
     text = table(pairs, {"c": CHUNK})
     assert "'=HYPERLINK(1)?" in text, "a cell is no formula"
     rows = list(csv.DictReader(text.splitlines()))
-    rows[0]["decision"], rows[2]["decision"] = "reject", "accept"
+    assert not [row["pair_id"] for row in rows if row["pair_id"][0].isdigit()], "a spreadsheet takes it for a number"
+    for row in rows[1:]:
+        row["decision"] = "accept"
+    rows[0]["decision"] = "reject"
+    rows[1]["pair_id"] = "p1"  # as tables were once written
     with (tmp_path / "ann.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
@@ -139,16 +152,49 @@ def test_keys_decide_and_the_browser_keeps_it(root, tmp_path):
     press = "for (const key of 'arnp') document.dispatchEvent(new KeyboardEvent('keydown', { key }));"
     edit = "$('edit').click(); $('new-answer').value = 'Mended.'; $('save').click();"
     last = "document.body.innerHTML = ''; document.body.textContent = JSON.stringify([rows(), localStorage.length]);"
-    (tmp_path / "x.html").write_text(html.replace("</body>", f"<script>{press}{edit}{last}</script></body>"))
-    command = ["chromium", "--headless", "--no-sandbox", f"--user-data-dir={tmp_path / 'chromium'}", "--dump-dom"]
-    done = subprocess.run(
-        [*command, f"file://{tmp_path}/x.html"], capture_output=True, text=True, timeout=120, check=True
-    )
-    rows, kept = json.loads(done.stdout[done.stdout.index("[[") : done.stdout.rindex("]") + 1])
+    rows, kept = opened(tmp_path, html, press + edit + last)
     assert [(r["pair_id"], r["decision"], r["answer"]) for r in rows] == [
         *(("p0", "accept", ""), ("p1", "reject", ""), ("p2", "mend", "Mended.")),
     ]
     assert kept == 1
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not here")
+def test_a_review_goes_on_in_another_browser_from_the_reviewers_file(root, tmp_path):
+    gone = {"question": "What of a pair that is listed no longer?"}
+    said = decisions(
+        tmp_path,
+        ann=[("p0", "reject", {"note": "no"}), ("p1", "mend", {"answer": "'=2"}), ("p9", "mend", gone)],
+        ben=[("p2", "accept")],
+    )
+    html = page((root / "report" / "review.html.j2").read_text(), "x", PAIRS, {"c": CHUNK}, said)
+    name = (
+        "$('reviewer').value = 'ann'; for (const e of ['input', 'change']) $('reviewer').dispatchEvent(new Event(e));"
+    )
+    act = "$('undecided').click(); $('accept').click(); $('previous').click(); $('previous').click();"
+    csv_text = "let saved = ''; offer = text => { saved = text; }; $('csv').click();"
+    last = "const shown = $('answer').textContent; document.body.textContent = JSON.stringify([rows(), shown, saved]);"
+    found = opened(tmp_path, html, name + act + csv_text + last)
+    rows, shown, saved = found
+    assert [(r["pair_id"], r["decision"], r["note"]) for r in rows] == [
+        *(("p0", "reject", "no"), ("p1", "mend", ""), ("p2", "accept", ""), ("p9", "mend", "")),
+    ]
+    assert shown == "'=2"
+    (tmp_path / "ann.csv").write_text(saved)
+    assert [(d.pair_id, d.decision, d.answer) for d in read_decisions(tmp_path / "ann.csv")] == [
+        *(("p0", "reject", ""), ("p1", "mend", "'=2"), ("p2", "accept", ""), ("p9", "mend", "")),
+    ]
+
+
+def opened(folder, html, script):
+    """What a script leaves as JSON in the page, in a browser that has not seen it yet."""
+    (folder / "page.html").write_text(html.replace("</body>", f"<script>{script}</script></body>"))
+    command = ["chromium", "--headless", "--no-sandbox", f"--user-data-dir={folder / 'chromium'}", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"file://{folder}/page.html"], capture_output=True, text=True, timeout=120, check=True
+    )
+    body = done.stdout[done.stdout.index("<body>") + 6 : done.stdout.index("</body>")]
+    return json.loads(unescape(body))
 
 
 def test_screening_follows_the_reviews(tmp_path, encoder, run_script):

@@ -17,8 +17,9 @@ from tuneproof.records import Annotation, Chunk, Example, Pair, TypedPair, read_
 from tuneproof.study import TypedSpec, Types
 from tuneproof.types import annotate, baselines, classifier
 from tuneproof.types.draw import draw
-from tuneproof.types.evaluate import errors, evaluate
+from tuneproof.types.evaluate import errors, evaluate, markdown
 from tuneproof.types.human import read_human
+from tuneproof.types.learn import learn
 
 # --- annotate ---
 
@@ -172,6 +173,16 @@ def test_a_wrong_table_is_named(tmp_path):
         read_human(tmp_path)
 
 
+@pytest.mark.parametrize(("missing", "part"), [("train", "train.csv"), ("test", "test.csv, by authors or mturk")])
+def test_tables_without_a_part_are_named_before_anything_is_trained(tmp_path, missing, part):
+    tables = {"train": ["mturk,REASON,why"], "test": ["mturk,FACTOID,who", "unsupervised,FACTOID,when"]}
+    write_tables(tmp_path, **{**tables, missing: ["unsupervised,DEBATE,is it"]})
+    annotated = [Annotation(row.id, row.type, {}, "call") for row in read_human(tmp_path)[0]]
+    spec = Types(llm="qwen", encoder="bert", human_labels=str(tmp_path))
+    with pytest.raises(InputError, match=f"annotated questions is of {part}, expected some"):
+        learn([], {}, [], spec, tmp_path / "lock.json", annotated)
+
+
 # --- baselines ---
 
 WORDS = [
@@ -246,6 +257,15 @@ def test_pages_are_resampled_not_questions():
     two_pages = evaluate(truth, factual, ["a"] * 50 + ["b"] * 50)["accuracy"]
     assert each["high"] - each["low"] < 0.25
     assert (two_pages["low"], two_pages["high"]) == (0, 1)
+
+
+def test_one_page_tells_nothing_of_others_and_has_no_interval():
+    result = evaluate(["factual", "conceptual"], [0.9, 0.9], ["a", "a"], [0.9, 0.1])
+    assert result["accuracy"] == {"value": 0.5, "low": None, "high": None}
+    page = markdown(
+        {"dataset": "d", "sets": [{"title": "t", "text": "", "methods": {"classifier": result}, "errors": []}]}
+    )
+    assert "| classifier | 0.50 | 0.33 | +0.67 |" in page
 
 
 def test_the_classifier_is_compared_over_the_same_resamples():
@@ -346,7 +366,7 @@ def trained_from(folder, run_script, encoder, spec=SPEC):
     return run_script(
         "train_types",
         *("--name", "d", "--annotated", folder / "annotated.jsonl", "--pairs", folder / "pairs.jsonl"),
-        *("--chunks", folder / "chunks.jsonl", "--human-annotated", folder / "human.jsonl"),
+        *("--chunks", folder / "chunks.jsonl", *(("--human-annotated", folder / "human.jsonl") if spec.human else ())),
         *("--spec", spec.model_dump_json(), "--encoder", encoder / "lock.json", "--threads", 1, "--out", folder),
     )
 
@@ -454,6 +474,15 @@ def test_rows_and_tests_are_at_most_as_many_as_asked_for():
     }
 
 
+def test_what_there_is_less_of_than_wanted_is_a_step_of_the_funnel():
+    parent, types = parent_of(many())
+    steps = draw(parent, types, TypedSpec(kind="typed", of="d", type="factual", rows=12, tests=9))[1]
+    assert steps[-2:] == [
+        {"step": "pairs of test_new_pages, of 9 wanted", "count": 8},
+        {"step": "training rows (all wordings)", "count": 24},
+    ]
+
+
 def test_no_test_page_of_either_type_is_trained_on_by_either():
     parent, types = parent_of(many())
     drawn = [draw(parent, types, TypedSpec(kind="typed", of="d", type=t))[0] for t in annotate.TYPES]
@@ -485,7 +514,7 @@ def test_the_script_writes_what_every_data_set_has(tmp_path, run_script):
     for split, rows in parent.items():
         write_rows(tmp_path / "parent" / f"{split}.jsonl", rows)
     write_rows(tmp_path / "types.jsonl", [TypedPair(p, t, 1.0, "llm") for p, t in types.items()])
-    spec = {"kind": "typed", "of": "parent", "type": "conceptual", "rows": 8, "tests": 5}
+    spec = {"kind": "typed", "of": "parent", "type": "conceptual", "rows": 8, "tests": 9}
     done = run_script(
         "draw_typed",
         *("--name", "ideas", "--spec", json.dumps(spec), "--parent", tmp_path / "parent"),
@@ -497,4 +526,5 @@ def test_the_script_writes_what_every_data_set_has(tmp_path, run_script):
     assert written == sorted(["funnel.json", *splits])
     funnel = read_json(tmp_path / "out" / "funnel.json")
     assert funnel["dataset"] == "ideas"
+    assert "draw typed: ideas has 8 pairs of test_new_pages, 9 were wanted" in done.stderr
     assert funnel["splits"]["train"] == len(read_rows(tmp_path / "out" / "train.jsonl", Example)) == 16

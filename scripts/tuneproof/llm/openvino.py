@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +91,23 @@ class OpenVINO:
 
     def _reply(self, request: Request, prompt: Any, outputs: list[Any], tokenizer: Any) -> Reply:
         texts = [tokenizer.decode(list(o.generated_ids)) for o in outputs]
-        distribution: dict[str, float] = {}
-        if request.choices:
-            weights = {text: math.exp(o.score) for text, o in zip(texts, outputs, strict=True)}
-            total = sum(weights.values())
-            distribution = {c: weights.get(c, 0.0) / total for c in request.choices}
         return Reply(
             text=texts[0],
             prompt_tokens=int(prompt.shape[1]),
             completion_tokens=len(outputs[0].generated_ids),
             finish_reason="length" if outputs[0].finish_reason.name == "LENGTH" else "stop",
-            distribution=distribution,
+            distribution=distribution(request.choices or (), dict(zip(texts, (o.score for o in outputs), strict=True))),
             served=self._llm.model,
         )
+
+
+def distribution(choices: Sequence[str], scores: Mapping[str, float]) -> dict[str, float]:
+    """Return the probability of each choice from the log-probabilities of beams; empty where none is a choice."""
+    weights = {text: math.exp(score) for text, score in scores.items()}
+    if not any(weights.get(choice) for choice in choices):
+        return {}
+    total = sum(weights.values())
+    return {choice: weights.get(choice, 0.0) / total for choice in choices}
 
 
 def _prompt(tokenizer: Any, request: Request) -> Any:

@@ -63,6 +63,14 @@ ABOUT = {
         ],
     ),
 }
+ORACLE = (
+    "The questions of another data set, answered again from the chunk that each was written from: the upper bound of "
+    "answering them from what a retriever finds (D-RAG).",
+    [
+        "No retriever always finds the right chunk: a model that is tuned on this does not show what D-RAG gives.",
+        ABOUT["reanswered"][1][1],
+    ],
+)
 WEAK_EVERYWHERE = [
     "test_trained_pages asks in new words for facts that train states, on purpose: it measures recall, nothing else.",
     "Pages repeat one another: what test_new_pages asks may stand on a trained page; results/tables/leaks.md counts.",
@@ -115,7 +123,7 @@ def card(
     `types` maps pair ids to conceptual or factual, and is empty where nobody told them apart; `tokens` counts the
     tokens of texts; `made_with` holds the digests of models and prompts; `review` says what reviewers decided.
     """
-    purpose, weaknesses = ABOUT[spec.kind]
+    purpose, weaknesses = ORACLE if getattr(spec, "retriever", None) == "oracle" else ABOUT[spec.kind]
     return {
         "dataset": name,
         "kind": spec.kind,

@@ -1,8 +1,10 @@
 """What test sets share with training sets: questions and answers, word for word, nearly, or contained.
 
-Two texts alike but for a name or a number ("… of CV1?", "… of CV2?") are about different things: only texts that name
-the same things are taken for one, as in screening. An answer of a few words ("Yes.") is nobody's secret and not
-compared. test_trained_pages shares its facts with train on purpose, so that only its exact questions are leaks.
+Two texts alike but for a name or a number ("… of CV1?", "… of CV2?") are about different things: only texts where the
+names of each stand in the other are taken for one. A capital in first place names nothing, so that the names of two
+texts alike need not be equal: "Haldrune sells …", "… sold by Haldrune". An answer of a few words ("Yes.") is nobody's
+secret and not compared. test_trained_pages shares its facts with train on purpose, so that only its exact questions
+are leaks.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuneproof.pairs.screen import names_in, plain
+from tuneproof.pairs.screen import marked_in, names_in, plain, words_in
 from tuneproof.records import Example
 from tuneproof.study import TEST_SPLITS, Leaks
 
 _SHINGLE_WORDS = 3
 _PERMUTATIONS = 128
+_COMPARED_TOGETHER = 1000  # texts of tests: with 40,000 of training a matrix of 160 MB
 MEASURES = (
     "question exact",
     "question minhash",
@@ -45,13 +48,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Cell:
-    """A test set against a training set: how many of its rows each measure finds there."""
+    """A test set against a training set: how many of its rows each measure finds there; `page`: whose page is there."""
 
     train: str
     test: str
     split: str
     rows: int
     found: dict[str, int]
+    page: int
     leaked: int
 
     @property
@@ -69,7 +73,7 @@ class Cell:
         return {
             **{"train": self.train, "test": self.test, "split": self.split, "rows": self.rows},
             **{measure.replace(" ", "_"): count for measure, count in self.found.items()},
-            **{"declared": self.declared, "leaked": self.leaked, "share": round(self.share, 4)},
+            **{"page": self.page, "declared": self.declared, "leaked": self.leaked, "share": round(self.share, 4)},
         }
 
 
@@ -96,12 +100,13 @@ def audit(sets: Sequence[Rows], limits: Leaks, embed: Embed) -> tuple[list[Cell]
     found = _compare(sets, limits, embed)
     # the first row of each text, per training set
     trained = {s.name: {kind: _first(s.train, kind) for kind in ("question", "answer")} for s in sets}
+    pages = {s.name: {row.page_id for row in s.train} for s in sets}
     cells: list[Cell] = []
     leaks: list[Leak] = []
     for train in sets:
         for test in sets:
             for split in TEST_SPLITS:
-                cell, listed = _cell(train.name, trained[train.name], test, split, found)
+                cell, listed = _cell(train.name, trained[train.name], pages[train.name], test, split, found)
                 cells.append(cell)
                 leaks += listed
     return cells, leaks
@@ -119,19 +124,20 @@ def too_many(cells: Iterable[Cell], limits: Leaks, accepted: Iterable[str]) -> l
 
 def markdown(cells: Sequence[Cell], leaks: Sequence[Leak], limits: Leaks, encoder: str) -> str:
     """Return the audit for people: what was compared, each test set against each training set, some leaks."""
-    heads = ("trained on", "tested on", "test set", "rows", *MEASURES, "leaked", "share")
+    heads = ("trained on", "tested on", "test set", "rows", *MEASURES, "page", "leaked", "share")
     lines = [
         *("# What test sets share with training sets", ""),
         f"Rows of a test set that are in a training set: exact is equal but for case and punctuation; minhash is a "
         f"Jaccard similarity of word 3-grams of {limits.jaccard:g} or more; embedding is a cosine by `{encoder}` of "
         f"{limits.cosine:g} or more; contained is a part of a longer answer. Nearly alike are only texts that name the "
-        f"same things. Answers of fewer than {limits.answer_words} words are not compared. `test_trained_pages` is "
+        f"same things. Rows whose page is trained on are counted (page), and are no leaks by that. Answers of fewer "
+        f"than {limits.answer_words} words are not compared. `test_trained_pages` is "
         f"meant to share facts with training in other words: only its exact questions are leaks. More than "
         f"{limits.max_share:.1%} leaked rows of a test set fail the study, unless its `accept_leaks` is true.",
         *("", f"| {' | '.join(heads)} |", f"|---|---|---|{'---:|' * (len(heads) - 3)}"),
         *[
             f"| {cell.train} | {cell.test} | {cell.split} | {cell.rows} | "
-            f"{' | '.join(str(cell.found[m]) for m in MEASURES)} | {cell.leaked} | {cell.share:.1%} |"
+            f"{' | '.join(str(cell.found[m]) for m in MEASURES)} | {cell.page} | {cell.leaked} | {cell.share:.1%} |"
             for cell in cells
         ],
         *("", f"## {min(20, len(leaks))} of {len(leaks)} listed in leaks.jsonl", ""),
@@ -156,9 +162,9 @@ def _compare(sets: Sequence[Rows], limits: Leaks, embed: Embed) -> dict[str, Fou
         train = _texts((row for s in sets for row in s.train), kind, least)
         tests = _texts((row for s in sets for rows in s.tests.values() for row in rows), kind, least)
         found[f"{kind} exact"] = {text: {text: 1.0} for text in tests if text in train}
-        blocks = _blocks(train, tests)
-        found[f"{kind} minhash"] = _by_minhash(blocks, limits.jaccard)
-        found[f"{kind} embedding"] = _by_embedding(blocks, {**train, **tests}, embed, limits.cosine)
+        blocks, texts = _blocks(train, tests), {**train, **tests}
+        found[f"{kind} minhash"] = _about_the_same(_by_minhash(blocks, limits.jaccard), texts)
+        found[f"{kind} embedding"] = _about_the_same(_by_embedding(blocks, texts, embed, limits.cosine), texts)
         if kind == "answer":
             found["answer contained"] = _contained(train, tests, limits.answer_words)
     return found
@@ -182,12 +188,24 @@ def _first(rows: Iterable[Example], kind: str) -> dict[str, Example]:
 
 
 def _blocks(train: Mapping[str, str], tests: Mapping[str, str]) -> list[tuple[list[str], list[str]]]:
-    """Return (training texts, test texts) that name the same things: only these can be alike, and need comparing."""
+    """Return (training texts, test texts) with the same numbers and addresses: only these can name the same things."""
     blocks: dict[frozenset[str], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for side, texts in enumerate((train, tests)):
         for key, text in texts.items():
-            blocks[frozenset(names_in(text))][side].append(key)
+            blocks[frozenset(marked_in(text))][side].append(key)
     return [block for block in blocks.values() if all(block)]
+
+
+def _about_the_same(found: Found, texts: Mapping[str, str]) -> Found:
+    """What was found, less the texts that name what the other does not speak of."""
+    alike = found.keys() | {other for near in found.values() for other in near}
+    names = {text: names_in(texts[text]) for text in alike}
+    words = {text: words_in(texts[text]) for text in alike}
+    same = {
+        text: {o: value for o, value in near.items() if names[text] <= words[o] and names[o] <= words[text]}
+        for text, near in found.items()
+    }
+    return {text: near for text, near in same.items() if near}
 
 
 def _by_minhash(blocks: Sequence[tuple[list[str], list[str]]], least: float) -> Found:
@@ -247,9 +265,12 @@ def _by_embedding(
     place = {key: i for i, key in enumerate(keys)}
     found: Found = {}
     for trained, tested in blocks:
-        similar = vectors[[place[key] for key in tested]] @ vectors[[place[key] for key in trained]].T
-        for i, j in np.argwhere(similar >= least):
-            found.setdefault(tested[i], {})[trained[j]] = float(similar[i, j])
+        against = vectors[[place[key] for key in trained]].T
+        for start in range(0, len(tested), _COMPARED_TOGETHER):
+            some = tested[start : start + _COMPARED_TOGETHER]
+            similar = vectors[[place[key] for key in some]] @ against
+            for i, j in np.argwhere(similar >= least):
+                found.setdefault(some[i], {})[trained[j]] = float(similar[i, j])
     return found
 
 
@@ -269,7 +290,12 @@ def _contained(train: Iterable[str], tests: Iterable[str], words: int) -> Found:
 
 
 def _cell(
-    train: str, trained: Mapping[str, Mapping[str, Example]], test: Rows, split: str, found: Mapping[str, Found]
+    train: str,
+    trained: Mapping[str, Mapping[str, Example]],
+    pages: set[str],
+    test: Rows,
+    split: str,
+    found: Mapping[str, Found],
 ) -> tuple[Cell, list[Leak]]:
     counts = dict.fromkeys(MEASURES, 0)
     leaked: set[str] = set()
@@ -294,7 +320,8 @@ def _cell(
                     *(row.id, row.url, text, source.id, source.url, getattr(source, kind)),
                 )
             )
-    return Cell(train, test.name, split, len(rows), counts, len(leaked)), listed
+    page = sum(row.page_id in pages for row in rows)
+    return Cell(train, test.name, split, len(rows), counts, page, len(leaked)), listed
 
 
 def _line(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneproof.corpus.index import searched_text
@@ -77,13 +77,18 @@ def documents_of(rows: list[Retrieved], chunks: dict[str, Chunk], asked: list[Ex
 
 
 def funnel(
-    dataset: str, answers: list[Reanswer], splits: dict[str, list[Example]], chunks: dict[str, Chunk]
+    dataset: str,
+    answers: list[Reanswer],
+    parent: Mapping[str, list[Example]],
+    splits: Mapping[str, list[Example]],
+    chunks: dict[str, Chunk],
 ) -> dict[str, Any]:
     """Count the steps, the reasons for drops, and the training answers that had a held-out page among their documents.
 
     Retrieval sees the whole corpus, so a training answer may rest on a page that the tests hold out: it is counted.
+    Held out are the pages of the parent's splits: one whose own answers were dropped still is.
     """
-    held_out = {row.page_id for split in ("val", "test_new_pages") for row in splits[split]}
+    held_out = {row.page_id for split in ("val", "test_new_pages") for row in parent[split]}
     trained = {row.pair_id for row in splits["train"]}
     shown = [a for a in answers if a.pair_id in trained and any(chunks[c].page_id in held_out for c in a.chunk_ids)]
     return {
@@ -91,12 +96,17 @@ def funnel(
         "steps": [
             {"step": "questions asked again", "count": len(answers)},
             {"step": "answers kept", "count": sum(a.dropped is None for a in answers)},
+            {"step": "training answers that were shown a held-out page", "count": len(shown)},
             {"step": "training rows (all wordings)", "count": len(splits["train"])},
         ],
-        "dropped": dict(Counter(a.dropped for a in answers if a.dropped).most_common()),
-        "trained_answers_shown_held_out_pages": len(shown),
+        "dropped": reasons(answers),
         "splits": {split: len(rows) for split, rows in splits.items()},
     }
+
+
+def reasons(answers: list[Reanswer]) -> dict[str, int]:
+    """Return why answers were dropped, the commonest reason first."""
+    return dict(Counter(a.dropped for a in answers if a.dropped).most_common())
 
 
 def _numbered(documents: list[Chunk]) -> str:

@@ -24,6 +24,8 @@ from tuneproof.records import Chunk, Pair, content_id, iter_json_lines
 STRICTEST_FIRST = ("reject", "mend", "accept")
 COLUMNS = ("pair_id", "decision", "question", "answer", "note", "quote", "url")
 REJECTED = "rejected by review"
+_ID = "pair-"  # before an id in a table: a spreadsheet takes 0123 and 12e3 for numbers
+_FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def read_decisions(path: Path) -> list[Decision]:
         values = {key: str(row.get(key) or "").strip() for key in ("pair_id", "decision", "question", "answer", "note")}
         if not values["decision"]:
             continue
+        values["pair_id"] = values["pair_id"].removeprefix(_ID)
         if values["decision"] not in STRICTEST_FIRST:
             raise InputError(f"{place}: decision {values['decision']!r}, expected accept, reject or mend")
         if (name := row.get("reviewer") or path.stem) != path.stem:
@@ -92,7 +95,8 @@ def follow(
     kept: list[Pair] = []
     dropped: list[tuple[Pair, str]] = []
     record: list[dict[str, Any]] = []
-    asked = {plain(pair.question) for pair in screened}
+    rejected = {pair_id for pair_id, said in settled.items() if said[0].decision == "reject"}
+    asked = {plain(pair.question) for pair in screened if pair.id not in rejected}
     for pair in screened:
         if pair.id not in settled:
             kept.append(pair)
@@ -182,13 +186,18 @@ def table(pairs: Sequence[Pair], chunks: Mapping[str, Chunk]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
     for p in pairs:
-        cells = (p.id, "", p.question, p.answer, "", p.quote, chunks[p.chunk_id].url)
+        cells = (_ID + p.id, "", p.question, p.answer, "", p.quote, chunks[p.chunk_id].url)
         writer.writerow(_guarded(cell) for cell in cells)
     return stream.getvalue()
 
 
-def page(template: str, dataset: str, pairs: Sequence[Pair], chunks: Mapping[str, Chunk]) -> str:
-    """Return the review as one HTML page. What pages say is data in it: nothing of it is parsed as HTML."""
+def page(
+    template: str, dataset: str, pairs: Sequence[Pair], chunks: Mapping[str, Chunk], decisions: Iterable[Decision] = ()
+) -> str:
+    """Return the review as one HTML page. What pages say is data in it: nothing of it is parsed as HTML.
+
+    A reviewer finds in it what the own file says, so that a review goes on in any browser.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -200,7 +209,11 @@ def page(template: str, dataset: str, pairs: Sequence[Pair], chunks: Mapping[str
         }
         for p in pairs
     ]
-    data = json.dumps({"dataset": dataset, "pairs": rows}, ensure_ascii=False).replace("<", "\\u003c")
+    given: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
+    for d in decisions:
+        said = {"decision": d.decision, "question": d.question, "answer": d.answer, "note": d.note}
+        given[d.reviewer][d.pair_id] = said
+    data = json.dumps({"dataset": dataset, "pairs": rows, "given": given}, ensure_ascii=False).replace("<", "\\u003c")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string(template).render(dataset=dataset, data=Markup(data))
 
@@ -239,8 +252,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _guarded(cell: str) -> str:
     """A spreadsheet would compute a cell that begins like a formula, and cells are other people's text."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
+    return f"'{cell}" if cell.startswith(("'", *_FORMULA)) else cell
 
 
 def _unguarded(cell: str) -> str:
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in ("=", "+", "-", "@") else cell
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in ("'", *_FORMULA) else cell

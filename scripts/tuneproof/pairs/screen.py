@@ -56,6 +56,7 @@ _STOP = frozenset(
 )
 # A word with what may stand inside one: "Drune's", "1,240", "haldrune.test/metros", "ironic-dbsync".
 _WORD = re.compile(r"\w[\w.'’,/-]*\w|\w")
+_MARKED = re.compile(r"[\d_]|\w[./]\w")
 _FIRST_PERSON = re.compile(r"\s*(?:we|our|i|my)\b", re.IGNORECASE)
 _MIN_QUESTION_WORDS = 3
 # Share of the answer's content words that must stand in its chunk or its question. Rewording is allowed, inventing not.
@@ -164,12 +165,14 @@ def names_in(text: str) -> set[str]:
     A name has a digit, an underscore, a capital (not the first word), is an address or stands in `code`.
     """
     words = _WORD.findall(text)
+    marked = marked_in(text)
     code = {word for part in re.findall(r"`([^`]+)`", text) for word in _WORD.findall(part)}
-    return {
-        _stem(w)
-        for i, w in enumerate(words)
-        if re.search(r"[\d_]|\w[./]\w", w) or (i > 0 and w[0].isupper()) or w in code
-    }
+    return marked | {_stem(w) for i, w in enumerate(words) if (i > 0 and w[0].isupper()) or w in code}
+
+
+def marked_in(text: str) -> set[str]:
+    """Return the names that are one wherever they stand and however they are set: with a digit, _, or an address."""
+    return {_stem(w) for w in _WORD.findall(text) if _MARKED.search(w)}
 
 
 def words_in(text: str) -> set[str]:

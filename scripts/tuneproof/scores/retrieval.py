@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuneproof.corpus.retrieve import DEPTH
 from tuneproof.records import Example
 from tuneproof.scores.statistics import Estimate, estimate
 
@@ -91,7 +92,7 @@ def as_markdown(dataset: str, rows: Sequence[Measured], chunks: int) -> str:
         f"# What retrievers find: {dataset}",
         "",
         f"{total.metrics['MRR'].n} questions about {total.pages} pages, each searched for among {chunks} chunks. In "
-        "brackets 95 % intervals, pages resampled.",
+        f"brackets 95 % intervals, pages resampled. For MRR a chunk that is not among the first {DEPTH} is not found.",
         "",
         "Only the chunk that a question was written from counts as right: a copy of it, or another page that tells the "
         "same, counts as a miss. A question also shares words with its chunk, which helps BM25.",

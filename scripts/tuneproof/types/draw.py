@@ -51,9 +51,20 @@ def draw(parent: Rows, types: dict[str, str], spec: TypedSpec) -> tuple[Rows, li
         {"step": spec.type, "count": len({r.pair_id for rows in mine.values() for r in rows})},
         {"step": f"{spec.type}, to train on", "count": pairs[spec.type]},
         {"step": "drawn, as many of both types", "count": len(trained)},
+        *(
+            {"step": f"pairs of {name}, of {wanted} wanted", "count": count}
+            for name, count, wanted in fewer(splits, spec)
+        ),
         {"step": "training rows (all wordings)", "count": len(drawn)},
     ]
     return splits, steps
+
+
+def fewer(splits: Rows, spec: TypedSpec) -> list[tuple[Split, int, int]]:
+    """Return the splits with fewer pairs than the section asks for: split, pairs, pairs wanted."""
+    wanted: dict[Split, int] = {"train": spec.rows, **dict.fromkeys(TEST_SPLITS, spec.tests)}
+    pairs = {split: len({row.pair_id for row in splits[split]}) for split in wanted}
+    return [(split, pairs[split], count) for split, count in wanted.items() if pairs[split] < count]
 
 
 def _check_pages(parent: Rows) -> None:

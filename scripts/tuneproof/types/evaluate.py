@@ -1,7 +1,8 @@
 """How good a labelling is: accuracy, macro-F1, calibration, confusion; with intervals, and against the classifier.
 
 A labelling is given as the probability that each question is factual, at least 0.5 of which is the label factual.
-Intervals are those of `scores.statistics`: whole clusters (pages) are resampled, percentiles are read.
+Intervals are those of `scores.statistics`: whole clusters (pages) are resampled, percentiles are read. One cluster
+has nothing to resample and gives no interval: its ends are None.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ def evaluate(truth: Sequence[str], factual: Any, clusters: Sequence[str], classi
 
     cells = _cells(truth, factual)
     _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
-    weights = _weights(int(cluster.max()) + 1)
+    count = int(cluster.max()) + 1
+    weights = _weights(count)
     accuracy, f1 = _resampled(cells, cluster, weights)
     result = {
         "n": len(truth),
-        "accuracy": _with_interval(accuracy),
-        "macro_f1": _with_interval(f1),
+        "accuracy": _with_interval(accuracy, count),
+        "macro_f1": _with_interval(f1, count),
         **_calibration(truth, factual),
         "confusion": {
             true: {given: int(cells[:, 2 * i + j].sum()) for j, given in enumerate(TYPES)}
@@ -39,7 +41,8 @@ def evaluate(truth: Sequence[str], factual: Any, clusters: Sequence[str], classi
         },
     }
     if classifier is not None:
-        result["classifier_more"] = _with_interval(_resampled(_cells(truth, classifier), cluster, weights)[1] - f1)
+        more = _resampled(_cells(truth, classifier), cluster, weights)[1] - f1
+        result["classifier_more"] = _with_interval(more, count)
     return result
 
 
@@ -75,9 +78,11 @@ def _resampled(cells: Any, cluster: Any, weights: Any) -> tuple[Any, Any]:
     return (right0 + right1) / (right0 + right1 + wrong), (f1(right0) + f1(right1)) / 2
 
 
-def _with_interval(values: Any) -> dict[str, float]:
+def _with_interval(values: Any, clusters: int) -> dict[str, float | None]:
     import numpy as np
 
+    if clusters == 1:
+        return {"value": float(values[0]), "low": None, "high": None}
     low, high = np.quantile(values[1:], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return {"value": float(values[0]), "low": float(low), "high": float(high)}
 
@@ -142,5 +147,7 @@ def errors(questions: Sequence[str], truth: Sequence[str], factual: Any, limit: 
     return sorted(wrong, key=lambda e: -e["probability"])[:limit]
 
 
-def _range(value: dict[str, float], form: str = ".2f") -> str:
+def _range(value: dict[str, float | None], form: str = ".2f") -> str:
+    if value["low"] is None:
+        return f"{value['value']:{form}}"
     return f"{value['value']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"

@@ -15,7 +15,7 @@ from tuneproof.study import Splits, Types
 from tuneproof.types import baselines, classifier
 from tuneproof.types.annotate import TYPES
 from tuneproof.types.evaluate import errors, evaluate
-from tuneproof.types.human import read_human
+from tuneproof.types.human import HumanRow, read_human
 
 
 def learn(
@@ -29,8 +29,10 @@ def learn(
     """Return the classifier, and its evaluation on each set of rows.
 
     `groups` maps chunk ids to groups, `encoder` is the lock of a BERT. The classifier is trained on the annotated
-    pairs of seven pages in ten and tested on the others'. Raises InputError where the former are all of one type.
+    pairs of seven pages in ten and tested on the others'. Raises InputError where the former are all of one type, or
+    where people have sorted no question to train on or none to test on.
     """
+    human = _read_human(spec.human, {a.id for a in human_annotated}) if spec.human else None
     by_id = {pair.id: pair for pair in pairs}
     rows = [by_id[a.id] for a in annotated]
     labels = {a.id: a.type for a in annotated}
@@ -56,8 +58,8 @@ def learn(
             study.labellings([p.question for p in test]),
         )
     ]
-    if spec.human:
-        sets += _human_sets(spec.human, {a.id: a for a in human_annotated}, spec, encoder, study)
+    if human:
+        sets += _human_sets(*human, {a.id: a for a in human_annotated}, spec, encoder, study)
     return study.classifier, sets
 
 
@@ -83,11 +85,28 @@ class _Taught:
         }
 
 
-def _human_sets(
-    folder: Path, annotated: dict[str, Annotation], spec: Types, encoder: Path, study: _Taught
-) -> list[dict[str, Any]]:
+def _read_human(folder: Path, annotated: set[str]) -> tuple[str, list[HumanRow], Counter[str]]:
+    """The folder's name, its questions that the LLM has annotated, and how many are neither."""
     rows, left_out = read_human(folder)
     rows = [row for row in rows if row.id in annotated]
+    for part, where in (("train", "train.csv"), ("people", "test.csv, by authors or mturk")):
+        if not any(row.part == part for row in rows):
+            raise InputError(
+                f"{folder}: none of {len(rows)} annotated questions is of {where}, expected some "
+                "(datasets: types: human_labels)"
+            )
+    return folder.name, rows, left_out
+
+
+def _human_sets(
+    name: str,
+    rows: list[HumanRow],
+    left_out: Counter[str],
+    annotated: dict[str, Annotation],
+    spec: Types,
+    encoder: Path,
+    study: _Taught,
+) -> list[dict[str, Any]]:
     train = [row for row in rows if row.part == "train"]
     public = _Taught(spec, encoder, [r.question for r in train], [annotated[r.id].type for r in train])
     people = [row for row in rows if row.part == "people"]
@@ -108,7 +127,7 @@ def _human_sets(
         sets.append(
             _set(
                 title,
-                f"{len(test)} questions of {folder.name} ({_counts(r.type for r in test)}); left out, as neither: "
+                f"{len(test)} questions of {name} ({_counts(r.type for r in test)}); left out, as neither: "
                 f"{none}.{more} `Trained on public questions`: on the LLM's annotation of {len(train)} questions of "
                 f"its train.csv ({_counts(annotated[r.id].type for r in train)}), none of them in this test.",
                 questions,
