@@ -33,11 +33,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 ENCODER = ROOT / "resources/models/all-minilm-l6-v2/lock.json"
 PROCESSES = 2
 COMPARED = 10_000  # pages, up to which stages run several times and beside others
-SPEC = {
-    "crawl": {"start": ["http://corpus.test/"]},
-    "encoder": "all-minilm-l6-v2",
-    "chunks": {"max_tokens": 256},
-}
+CHUNKS = {"max_tokens": 256}
 METRICS = {"pages_per_s": "1/s", "processor_ms_per_page": "ms", "peak_mb": "MB"}
 
 ENGLISH = [
@@ -127,9 +123,9 @@ def measure(
     )
     script = {name: [sys.executable, str(ROOT / "scripts" / f"{name}.py")] for name in ("extract_pages", "chunk_pages")}
     files = ["--archive", archive, "--out", pages, "--counts", folder / "pages.json", "--processes", str(PROCESSES)]
-    extract = [*script["extract_pages"], *files, "--spec", json.dumps(SPEC)]
-    filtered = [*script["extract_pages"], *files, "--spec", json.dumps({**SPEC, "languages": languages})]
-    cut = [*script["chunk_pages"], "--pages", pages, "--encoder", ENCODER, "--spec", json.dumps(SPEC["chunks"])]
+    extract = [*script["extract_pages"], *files, "--spec", json.dumps({})]
+    filtered = [*script["extract_pages"], *files, "--spec", json.dumps({"languages": languages})]
+    cut = [*script["chunk_pages"], "--pages", pages, "--encoder", ENCODER, "--spec", json.dumps(CHUNKS)]
     cut += ["--out", chunks, "--processes", str(PROCESSES)]
     itself = [sys.executable, str(HERE / "corpus.py"), "--out", folder / "chunks.faiss"]
     stages = {"extract_pages": extract}
