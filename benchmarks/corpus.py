@@ -32,7 +32,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 ENCODER = ROOT / "resources/models/all-minilm-l6-v2/lock.json"
 PROCESSES = 2
-COMPARED = 10_000  # pages, up to which stages run several times and beside others
+COMPARED = 10_000  # pages, up to which stages run several times
 CHUNKS = {"max_tokens": 256}
 METRICS = {"pages_per_s": "1/s", "processor_ms_per_page": "ms", "peak_mb": "MB"}
 
@@ -128,11 +128,9 @@ def measure(
     cut = [*script["chunk_pages"], "--pages", pages, "--encoder", ENCODER, "--spec", json.dumps(CHUNKS)]
     cut += ["--out", chunks, "--processes", str(PROCESSES)]
     itself = [sys.executable, str(HERE / "corpus.py"), "--out", folder / "chunks.faiss"]
-    stages = {"extract_pages": extract}
-    if size <= COMPARED:
-        stages = {"plain trafilatura": [*itself, "--plain", archive], **stages}
-        if languages:
-            stages["extract_pages, languages: [en]"] = filtered
+    stages = {"plain trafilatura": [*itself, "--plain", archive], "extract_pages": extract}
+    if languages and size <= COMPARED:
+        stages["extract_pages, languages: [en]"] = filtered
     found: dict[str, list[dict[str, float]]] = {}
     for turn in range(rounds):
         for stage, command in stages.items():
