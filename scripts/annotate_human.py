@@ -6,29 +6,21 @@ python scripts/annotate_human.py --questions nf-cats/ --calibrated --llm '{…}'
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from tuneproof.errors import report_errors
+from tuneproof.llm.arguments import add_llm_arguments
 
 
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_llm_arguments(parser)
     parser.add_argument("--questions", required=True, type=Path, help="folder with train.csv and test.csv (NF-CATS)")
     parser.add_argument("--calibrated", action="store_true", help="take off the LLM's leaning")
-    parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
-    parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with {question}")
-    parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
-    parser.add_argument(
-        "--calls",
-        default=os.environ.get("TUNEPROOF_CALLS", ""),
-        help="budget, mode and how each API is asked, as JSON; default: $TUNEPROOF_CALLS",
-    )
     parser.add_argument("--out", required=True, type=Path, help="annotated questions to write (JSON Lines)")
-    parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
     from tuneproof.llm.engines import complete_with, usage_of

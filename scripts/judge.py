@@ -8,33 +8,25 @@ The score is the mean of the judge's distribution over 1 to 5 (`expected`), or t
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from tuneproof.errors import report_errors
+from tuneproof.llm.arguments import add_llm_arguments
 
 
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_llm_arguments(parser)
     parser.add_argument("--answers", required=True, type=Path, help="answers of one arm (JSON Lines)")
     parser.add_argument("--tests", nargs="+", required=True, type=Path, help="test splits of the data set (JSON Lines)")
     parser.add_argument("--name", required=True, help="the judge's id")
     parser.add_argument("--scoring", required=True, choices=["expected", "generated"], help="how a score is had")
-    parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
-    parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="rubric prompt")
-    parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
-    parser.add_argument(
-        "--calls",
-        default=os.environ.get("TUNEPROOF_CALLS", ""),
-        help="budget, mode and how each API is asked, as JSON; default: $TUNEPROOF_CALLS",
-    )
     parser.add_argument("--out", required=True, type=Path, help="scores to write (JSON Lines)")
     parser.add_argument("--failed-log", required=True, type=Path, help="replies without a score to write (JSON Lines)")
     parser.add_argument("--max-failed", required=True, type=float, help="their share above which to stop")
-    parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
     from tuneproof.llm.client import failures, refuse_above

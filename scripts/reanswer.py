@@ -10,31 +10,23 @@ Writes the four splits, answers.jsonl and funnel.json into --out.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from tuneproof.errors import InputError, report_errors
+from tuneproof.llm.arguments import add_llm_arguments
 
 
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_llm_arguments(parser)
     parser.add_argument("--name", required=True, help="the data set's id in the configuration")
     parser.add_argument("--spec", required=True, help="the data set's section of the configuration, as JSON")
     parser.add_argument("--of", required=True, type=Path, help="folder of the data set that has the questions")
     parser.add_argument("--retrieved", required=True, type=Path, help="chunks per question (JSON Lines)")
     parser.add_argument("--chunks", required=True, type=Path, help="chunks (JSON Lines)")
-    parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
-    parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with {documents} and {question}")
-    parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
-    parser.add_argument(
-        "--calls",
-        default=os.environ.get("TUNEPROOF_CALLS", ""),
-        help="budget, mode and how each API is asked, as JSON; default: $TUNEPROOF_CALLS",
-    )
     parser.add_argument("--out", required=True, type=Path, help="folder of the data set")
-    parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
     from tuneproof.llm.engines import complete_with, usage_of

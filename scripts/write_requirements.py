@@ -10,31 +10,23 @@ is kept once.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from tuneproof.errors import report_errors
+from tuneproof.llm.arguments import add_llm_arguments
 
 
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_llm_arguments(parser)
     parser.add_argument("--spec", required=True, help="the data set's section of the configuration, as JSON")
     parser.add_argument("--chunks", nargs="?", type=Path, help="chunks (JSON Lines); empty for a catalogue")
-    parser.add_argument("--llm", required=True, help="the LLM's section of the configuration, as JSON")
-    parser.add_argument("--model", nargs="?", type=Path, help="lock of the LLM's model; empty for an API")
     parser.add_argument("--prompt", required=True, type=Path, help="prompt with {n}, {avoid}, {description}")
-    parser.add_argument("--store", required=True, type=Path, help="folder of the store of calls")
-    parser.add_argument(
-        "--calls",
-        default=os.environ.get("TUNEPROOF_CALLS", ""),
-        help="budget, mode and how each API is asked, as JSON; default: $TUNEPROOF_CALLS",
-    )
     parser.add_argument("--products", required=True, type=Path, help="products to write (JSON Lines)")
     parser.add_argument("--out", required=True, type=Path, help="requirements to write (JSON Lines)")
     parser.add_argument("--failed", required=True, type=Path, help="unusable replies to write (JSON Lines)")
     parser.add_argument("--failed-log", required=True, type=Path, help="the same, where it stays when the stage fails")
-    parser.add_argument("--usage", required=True, type=Path, help="calls and tokens to write (JSON)")
     args = parser.parse_args()
 
     from dataclasses import replace
