@@ -31,6 +31,7 @@ from tuneproof.study import Extraction, Folder
 _SHINGLE_WORDS = 5
 _ODD = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F)
 _PERMUTATIONS = 128
+_SLOTS = 1 << 25  # 34 million, of a byte each
 _ENOUGH_TO_GUESS = 50_000  # bytes, of an encoding
 _ENOUGH_TO_TELL = 1000  # characters, of a language
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -144,6 +145,7 @@ def _pages(
         """
     )
     read = functools.partial(_read, languages=frozenset(spec.languages))
+    bands = _Bands(spec.near_duplicate)
     with progress(None, "page", "extract") as bar:
         for found in in_order(read, documents, processes):
             counts["documents"] += 1
@@ -154,7 +156,8 @@ def _pages(
                 continue
             row = (found.original, 0, found.url, found.title, found.fetched_at, found.signature, found.text)
             database.execute("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-    counts["near-duplicates"] = _mark_copies(database, spec.near_duplicate)
+            bands.count(found.signature)
+    counts["near-duplicates"] = _mark_copies(database, bands)
     kept = database.execute("SELECT url, title, text, fetched_at FROM page WHERE NOT copy ORDER BY url, rowid")
     for url, title, text, fetched_at in kept:
         counts["pages"] += 1
@@ -309,7 +312,31 @@ def _signature(text: str) -> bytes:
     return signature
 
 
-def _mark_copies(database: sqlite3.Connection, threshold: float) -> int:
+class _Bands:
+    """The bands of signatures, and which of them several pages may share; memory stays the same for any corpus."""
+
+    def __init__(self, threshold: float) -> None:
+        import numpy as np
+
+        self.threshold = threshold
+        self._rows = _rows_per_band(threshold)
+        self._pages = np.zeros(_SLOTS, np.uint8)  # pages of each slot: 0, 1 or more; a slot is that of many keys
+
+    def keys(self, signature: bytes) -> list[int]:
+        """Return a 64-bit key of each band, and one of the whole signature."""
+        return _band_keys(signature, self._rows)
+
+    def count(self, signature: bytes) -> None:
+        """Note a page's bands."""
+        slots = [key % _SLOTS for key in self.keys(signature)]
+        self._pages[slots] += self._pages[slots] < 2
+
+    def shared(self, signature: bytes) -> list[int]:
+        """Return the keys that another page may have too: for nearly all pages none."""
+        return [key for key in self.keys(signature) if self._pages[key % _SLOTS] > 1]
+
+
+def _mark_copies(database: sqlite3.Connection, bands: _Bands) -> int:
     """Set `copy` for each page that is like one that is kept; of two alike, the one that says it is the original stays.
 
     Pages whose signatures share a band are compared by the whole signatures: so bands may be short, which misses few,
@@ -317,14 +344,14 @@ def _mark_copies(database: sqlite3.Connection, threshold: float) -> int:
     """
     import numpy as np
 
-    rows = _rows_per_band(threshold)
     copies = 0
     pages = "SELECT rowid, url, signature FROM page WHERE original = ? ORDER BY url, rowid"
     total = database.execute("SELECT count(*) FROM page").fetchone()[0]
     with progress(total, "page", "compare") as bar:
         for page, url, signature in chain(*(database.execute(pages, (original,)) for original in (1, 0))):
             bar.update()
-            keys = _band_keys(signature, rows)
+            if not (keys := bands.shared(signature)):
+                continue
             alike = database.execute(
                 "SELECT DISTINCT page.url, signature FROM band JOIN page ON page.rowid = band.page "
                 f"WHERE key IN ({', '.join('?' * len(keys))})",
@@ -332,7 +359,7 @@ def _mark_copies(database: sqlite3.Connection, threshold: float) -> int:
             )
             values = np.frombuffer(signature, "<u4")
             for twin, other in alike:
-                if np.mean(values == np.frombuffer(other, "<u4")) >= threshold:
+                if np.mean(values == np.frombuffer(other, "<u4")) >= bands.threshold:
                     print(f"near-duplicate: {url} of {twin}", file=sys.stderr)
                     database.execute("UPDATE page SET copy = 1 WHERE rowid = ?", (page,))
                     copies += 1
