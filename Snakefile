@@ -12,6 +12,7 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/kinds.smk"
 include: "rules/preflight.smk"
 include: "rules/fetch.smk"
 include: "rules/corpus.smk"

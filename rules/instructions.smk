@@ -1,14 +1,6 @@
 """Instruction sets: product recommendation, next steps after a call, sales pitches."""
 
 
-def pairs_of_calls(wildcards):
-    """The pairs that calls are made of, and the rows that say which pages their data set holds out; a pitch has none."""
-    if CONFIG.datasets[wildcards.dataset].kind != "next-steps":
-        return []
-    names = ("pairs", "train", "val")
-    return [f"{parent_folder(wildcards)}/{name}.jsonl" for name in names]
-
-
 rule write_requirements:
     """Have an LLM write what customers need and a product offers, without the product's name."""
     input:

@@ -1,39 +1,6 @@
 """Conceptual or factual: an LLM annotates some pairs, a BERT learns it and labels the rest, each type is drawn."""
 
 
-def types_of(wildcards):
-    """The section `types` of a data set."""
-    return TYPES[wildcards.dataset]
-
-
-def types_section(wildcards):
-    """The same as JSON."""
-    return types_of(wildcards).model_dump_json()
-
-
-def annotated_by_llm(part):
-    """What the data set's LLM has annotated: its pairs, or questions that people have sorted."""
-    return (
-        lambda w: f"results/datasets/{w.dataset}/types/{part}.{types_of(w).llm}.jsonl"
-    )
-
-
-def human_labels(wildcards):
-    """The tables of questions that people have sorted, where a study names them; the job says which is missing."""
-    folder = types_of(wildcards).human
-    return sorted(map(str, folder.glob("*.csv"))) if folder else []
-
-
-def calibrated(wildcards):
-    """The argument of a script that takes off the LLM's leaning."""
-    return "--calibrated" if types_of(wildcards).calibrated else ""
-
-
-def of_parent(path):
-    """An input below the data set that a typed one is drawn from."""
-    return lambda wildcards: f"results/datasets/{MADE[wildcards.dataset].of}/{path}"
-
-
 rule annotate_types:
     """Have an LLM say of pairs, drawn evenly over groups, whether they are conceptual or factual."""
     input:
