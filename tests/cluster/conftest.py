@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -136,7 +137,9 @@ class ClusterStudy:
         """This study's Slurm jobs of a rule ("": of any), in the order of their start."""
         fields = ("JobID", "JobName", "State", "ExitCode", "Start", "End", "ReqMem", "ReqTRES", "WorkDir", "ElapsedRaw")
         rows = [row for row in self.slurm.sacct(*fields) if row["WorkDir"] == str(self.folder)]
-        chosen = (row for row in rows if not rule or f"rule_{rule}" in row["Comment"])
+        # `train` is not `train_types`
+        named = re.compile(rf"rule_{rule}(_wildcards|\W|$)")
+        chosen = (row for row in rows if not rule or named.search(row["Comment"]))
         return sorted(chosen, key=lambda row: int(row["JobID"]))
 
 
