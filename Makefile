@@ -4,6 +4,8 @@ PYTHON ?= python3
 # How to get torch. CPU builds: pass your index, e.g. TORCH="torch==2.13.0 --index-url …"
 TORCH ?= torch==2.13.0
 STUDY ?= config.yaml
+# processes that run side by side what computes on one core: unit, dag, trainings of tiny models
+WORKERS ?= 2
 
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
@@ -17,7 +19,7 @@ BASE ?= docker
 RUN_STUDY = python scripts/run_study.py
 SNAKEMAKE = $(RUN_STUDY) --profile profiles/local
 
-.PHONY: help demo setup review test lint format schema report dag plan estimate lock image images resume stage test-cluster bench-cluster bench-corpus bench-llm bench-llm-local clean
+.PHONY: help demo setup review test lint format schema report dag plan estimate tensorboard merge lock image images resume stage test-cluster bench-cluster bench-corpus bench-llm bench-llm-local bench-answers bench-judge bench-gpu test-gpu clean bench-train bench-statistics bench-judges-on-trial verify
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,7 +51,8 @@ review: .venv/installed  ## pairs of DATASET to accept, reject or mend: review/D
 	@echo "open review/$(DATASET).html; export to reviews/$(DATASET)/YOUR-NAME.jsonl and commit it: later runs follow it"
 
 test: setup  ## everything that runs on this machine: unit, dag, e2e
-	python -m pytest tests/unit tests/dag tests/e2e
+	python -m pytest tests/unit tests/dag tests/e2e/test_training.py -n $(WORKERS) --dist worksteal
+	python -m pytest tests/e2e --ignore tests/e2e/test_training.py
 
 test-cluster: setup  ## on a private Slurm with real containers: Debian, as root, installs Slurm with apt-get
 	python -m pytest tests/cluster
@@ -90,6 +93,41 @@ bench-llm: .venv/installed  ## our client for API models beside others, on a stu
 
 bench-llm-local: setup  ## our engine on a CPU beside transformers and llama.cpp's server: benchmarks/llm_local.json
 	python benchmarks/llm_local.py
+
+bench-answers: setup  ## our students beside transformers' pipeline (TUNEPROOF_DATA=…, PROMPTS=…): benchmarks/answers.json
+	@test -n "$(TUNEPROOF_DATA)" || { echo "TUNEPROOF_DATA=… is missing: the folder that holds tweetsumm/"; exit 1; }
+	TUNEPROOF_DATA=$(TUNEPROOF_DATA) python benchmarks/answers.py $(if $(PROMPTS),--prompts $(PROMPTS))
+
+bench-statistics: .venv/installed  ## do intervals and tests hold what they promise, on simulated studies: benchmarks/intervals.json
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/intervals.py
+
+bench-judge: setup  ## our judge beside prometheus-eval's client on one engine (TUNEPROOF_DATA=…, WRITTEN=…): benchmarks/judge.json
+	@test -n "$(TUNEPROOF_DATA)" || { echo "TUNEPROOF_DATA=… is missing: the folder that holds judge-calibration/"; exit 1; }
+	TUNEPROOF_DATA=$(TUNEPROOF_DATA) python benchmarks/judge.py $(if $(WRITTEN),--written $(WRITTEN))
+
+bench-judges-on-trial: setup  ## ways of judging, on answers that people have judged (TUNEPROOF_DATA=…): results/tables/trial.nq*.md
+	@test -n "$(TUNEPROOF_DATA)" || { echo "TUNEPROOF_DATA=… is missing: the folder that holds judge-calibration/"; exit 1; }
+	TUNEPROOF_DATA=$(TUNEPROOF_DATA) $(RUN_STUDY) results/tables/trial.nq.md results/tables/trial.nq-written.md \
+		--profile profiles/local --configfile benchmarks/judges-on-trial.yaml
+
+bench-gpu:  ## our trainer beside TRL on one GPU, Llama-2-7B's shape with random weights: benchmarks/gpu.json (docs/gpu.md)
+	python benchmarks/gpu.py
+
+test-gpu:  ## what needs a GPU; elsewhere every test skips, with its reason (docs/gpu.md)
+	python -m pytest tests/gpu
+
+tensorboard: .venv/installed  ## event files of all runs, finished or under way: results/tensorboard
+	@python scripts/write_tensorboard.py
+
+merge: .venv/installed  ## the adapter of RUN=model/method/dataset/seedN merged into its base: results/merged/RUN (ONTO=quantised: QLoRA)
+	@test -n "$(RUN)" || { echo "RUN=… is missing: model/method/dataset/seedN"; exit 1; }
+	@python scripts/merge_adapter.py --run $(RUN) --out results/merged/$(RUN) $(if $(ONTO),--onto $(ONTO))
+bench-train: setup  ## our trainer on a CPU beside Trainer, TRL, LLaMA-Factory (TUNEPROOF_DATA=…): benchmarks/train.json
+	@test -n "$(TUNEPROOF_DATA)" || { echo "TUNEPROOF_DATA=… is missing: the folder that holds tweetsumm/"; exit 1; }
+	TUNEPROOF_DATA=$(TUNEPROOF_DATA) python benchmarks/train.py --torch "$(TORCH)" $(if $(ROWS),--rows $(ROWS))
+
+verify: .venv/installed  ## derive every cell of the tables again from the stored rows; names the first that does not hold (STUDY=…)
+	@python scripts/verify.py $(if $(filter-out config.yaml,$(STUDY)),--study $(STUDY))
 
 report: .venv/installed  ## Snakemake's own report, with captions
 	snakemake --report results/snakemake-report.html

@@ -20,10 +20,15 @@ include: "rules/pairs.smk"
 include: "rules/retrieval.smk"
 include: "rules/types.smk"
 include: "rules/instructions.smk"
+include: "rules/dialogues.smk"
 include: "rules/cards.smk"
 include: "rules/training.smk"
+include: "rules/sweeps.smk"
+include: "rules/adapters.smk"
 include: "rules/answers.smk"
 include: "rules/scores.smk"
+include: "rules/comparisons.smk"
+include: "rules/trials.smk"
 include: "rules/report.smk"
 
 
@@ -39,10 +44,15 @@ localrules:
 
 
 rule all:
-    """The study's report, with everything it needs."""
+    """The study's report, with everything it needs, the cards of its adapters, its judges' trials and its pairs of arms."""
     default_target: True
     input:
         "results/report.html",
+        expand("results/tables/trial.{trial}.json", trial=TRIALS),
+        ["results/tables/pairwise.csv"] if COMPARISONS else [],
+        rules.tabulate_studies.output,
+        expand("results/runs/{run}/adapter/README.md", run=ADAPTERS),
+        expand("results/runs/{run}/model_card.json", run=ADAPTERS),
 
 
 rule models:

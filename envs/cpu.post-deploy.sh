@@ -3,7 +3,7 @@
 # It keeps an environment as long as this file and cpu.yaml stay as they are: hence the lock's digest (`make lock`).
 set -euo pipefail
 lock=envs/cpu.lock
-lock_sha256=1ba02418c228b72162db99bb66f2d6b94cec4cd7d0fd305497a9e79b9c27f5f6
+lock_sha256=38289dd360165be5141d9f6390a50e3971a5c4377b593256b3f17c82aee508e4
 if ! sha256sum --check --status <<<"$lock_sha256  $lock"; then
     echo "error: $PWD/$lock is missing or not the one of this script; run in the workflow's folder, after 'make lock'" >&2
     exit 1

@@ -3,7 +3,7 @@
 # It keeps an environment as long as this file and gpu.yaml stay as they are: hence the lock's digest (`make lock`).
 set -euo pipefail
 lock=envs/gpu.lock
-lock_sha256=1f3b4fd594852ec3ca7b0efc0ca56ff443ca16d3b160a4f8cd2fe9b4ed0d7caf
+lock_sha256=68dccfae82e64d6ff0d907f0dde01c46c5371314a77394bc6e94b96244dab505
 if ! sha256sum --check --status <<<"$lock_sha256  $lock"; then
     echo "error: $PWD/$lock is missing or not the one of this script; run in the workflow's folder, after 'make lock'" >&2
     exit 1

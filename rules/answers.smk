@@ -1,44 +1,52 @@
-"""Arms answer the test questions."""
+"""Arms answer the test questions: asked in one job per loaded base, written arm by arm."""
 
 
 rule answer:
-    """Let one arm (a run in a mode) answer the test questions of a data set."""
+    """Have the arms of one loaded base answer their test questions; what was answered before is in the store."""
     input:
-        tests=TESTS,
-        student=lambda w: f"resources/models/{w.run.split('/')[0]}/student/lock.json",
-        adapter=adapter_of,
-        retrieved=retrieved_for(
-            lambda w: f"results/datasets/{w.dataset}/retrieved.jsonl"
-        ),
-        chunks=retrieved_for(of_corpus("chunks.jsonl")),
+        files=lambda w: files_of_arms(LOADS[w.load]),
         prompt="prompts/answer_with_context.txt",
     output:
-        answers="results/answers/{run}/{dataset}.{mode}.jsonl",
-        usage="results/costs/answer/{run}/{dataset}.{mode}.usage.json",
+        engines="results/answers/{load}.json",
     log:
-        "logs/answer/{run}/{dataset}.{mode}.log",
+        "logs/answer/{load}.log",
     benchmark:
-        "results/costs/answer/{run}/{dataset}.{mode}.tsv"
+        "results/costs/answer/{load}.tsv"
     conda:
-        GPU_ENV
+        ANSWER_ENV
     container:
-        CONFIG.containers.gpu
+        ANSWER_IMAGE
     threads: 2
     resources:
         mem_mb=4000,
         gpu=1,
     params:
-        decoding=section("decoding"),
+        decoding=section("decoding", without=("loads",)),
         environment=KEEP_MEMORY,
-        adapter=lambda w, input: (
-            f"--adapter {os.path.dirname(input.adapter[0])}" if input.adapter else ""
-        ),
-        context=lambda w, input: (
-            f"--retrieved {input.retrieved} --chunks {input.chunks}"
-            if w.mode == "rag"
-            else ""
-        ),
+        arms=lambda w: arms_section(LOADS[w.load]),
     shell:
-        "{params.environment} exec python scripts/answer.py --tests {input.tests} --run {wildcards.run} --mode {wildcards.mode}"
-        " --decoding {params.decoding:q} --student {input.student} {params.adapter} {params.context}"
+        "{params.environment} exec python scripts/answer.py --arms {params.arms:q} --decoding {params.decoding:q}"
+        " --prompt {input.prompt} --store store/llm --out {output.engines} 2> {log}"
+
+
+rule write_answers:
+    """Write one arm's answers out of the store."""
+    input:
+        files=lambda w: files_of_arms([(w.run, w.mode, w.dataset)]),
+        prompt="prompts/answer_with_context.txt",
+        engines=lambda w: f"results/answers/{load_of(w)}.json",
+    output:
+        answers="results/answers/{run}/{dataset}.{mode}.jsonl",
+        usage="results/costs/answer/{run}/{dataset}.{mode}.usage.json",
+    log:
+        "logs/write_answers/{run}/{dataset}.{mode}.log",
+    conda:
+        "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
+    params:
+        decoding=section("decoding", without=("loads",)),
+        arm=lambda w: arms_section([(w.run, w.mode, w.dataset)]),
+    shell:
+        "exec python scripts/write_answers.py --arm {params.arm:q} --decoding {params.decoding:q} --engines {input.engines}"
         " --prompt {input.prompt} --store store/llm --out {output.answers} --usage {output.usage} 2> {log}"

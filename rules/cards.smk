@@ -47,7 +47,9 @@ rule write_card:
         encoder=card_encoder,
         models=card_models,
         decisions=decisions_of,
-        prompts=lambda w: sorted({p for s in lineage(w) for p in PROMPTS[s.kind]}),
+        prompts=lambda w: sorted(
+            {p for s in lineage(w) for p in PROMPTS[s.kind]} | {*system_prompt(w)}
+        ),
     output:
         card="results/datasets/{dataset}/card.md",
         data="results/datasets/{dataset}/card.json",

@@ -16,15 +16,43 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
+METHODS = tuneproof_study.methods_of(CONFIG)
 RUNS = tuneproof_study.expand_runs(CONFIG)
 BASES = [run.id for run in RUNS if run.method is None]
 TUNED = [run.id for run in RUNS if run.method]
+WITH_ADAPTERS = {name for name, method in METHODS.items() if method.kind != "full"}
+# those that leave an adapter, which others may load
+ADAPTERS = [run.id for run in RUNS if run.method in WITH_ADAPTERS]
 ARMS = [
     {"run": run.id, "mode": mode, "dataset": dataset}
     for run, mode, dataset in tuneproof_study.arms(CONFIG)
 ]
+# id of a job that answers -> its arms
+LOADS = {
+    load: [(run.id, mode, dataset) for run, mode, dataset in its]
+    for load, its in tuneproof_study.loads(CONFIG).items()
+}
+LOAD_OF = {arm: load for load, its in LOADS.items() for arm in its}
+# name -> the runs that it compares; they are trained, and neither answered nor judged
+SWEEPS = {
+    name: tuneproof_study.sweep_runs(CONFIG, name) for name in CONFIG.study.sweeps
+}
+# every run that is trained, once
+TRAINED = list(
+    dict.fromkeys([*TUNED, *(run.id for runs in SWEEPS.values() for run in runs)])
+)
+STUDENT_MODELS = list(
+    dict.fromkeys(
+        [*CONFIG.study.models, *(CONFIG.sweeps[name].model for name in SWEEPS)]
+    )
+)
+TRIALS = {name: CONFIG.trials[name] for name in CONFIG.study.trials}
+COMPARISONS = CONFIG.study.comparisons
 LOOKED_UP = tuneproof_study.looked_up(CONFIG)
 MADE = tuneproof_study.made(CONFIG)
+RECOMMENDS = any(
+    CONFIG.datasets[name].kind == "recommendation" for name in CONFIG.study.datasets
+)
 CORPORA = sorted({c for d in MADE if (c := tuneproof_study.corpus_of(CONFIG, d))})
 LLMS = tuneproof_study.llms_of(CONFIG)
 APIS = {name for name in LLMS if isinstance(CONFIG.llms[name], tuneproof_study.ApiLLM)}
@@ -35,22 +63,21 @@ RERANKERS = {
 }
 # the pairs of a data set are told apart where a set of one type is made of it
 TYPES = {s.of: MADE[s.of].types for s in MADE.values() if s.kind == "typed"}
+BERTSCORE = CONFIG.metrics.bertscore
 ENCODERS = sorted(
     {
+        *([BERTSCORE.encoder] if BERTSCORE else []),
         *(CONFIG.corpora[c].encoder for c in CORPORA),
         *(types.encoder for types in TYPES.values()),
         *(e for d in MADE.values() if (e := getattr(d, "encoder", None))),
+        *(trial.encoder for trial in TRIALS.values()),
     }
 )
 MODEL_LOCKS = sorted(
     f"resources/models/{model}/lock.json"
     for model in {
-        *CONFIG.study.models,
-        *(
-            CONFIG.llms[name].model
-            for name in LLMS
-            if name not in APIS and CONFIG.llms[name].engine == "openvino"
-        ),
+        *STUDENT_MODELS,
+        *(CONFIG.llms[name].model for name in LLMS if name not in APIS),
         *ENCODERS,
         *RERANKERS,
     }
@@ -67,24 +94,32 @@ PACE = tuneproof_study.pace_variable(CONFIG)
 shell.prefix(
     "set -euo pipefail; export TUNEPROOF_CALLS={CALLS:q} TUNEPROOF_PACE={PACE:q}; "
 )
+# The engines whose jobs ask for a GPU.
+GPU_ENGINES = ("vllm", "transformers")
 # vLLM has an environment of its own; where one LLM of a study needs it, all that are asked run there
 VLLM = any(CONFIG.llms[name].engine == "vllm" for name in LLMS)
 LLM_ENV = "../envs/judge.yaml" if VLLM else "../envs/cpu.yaml"
 LLM_IMAGE = CONFIG.containers.judge if VLLM else CONFIG.containers.cpu
-# built here where they are this project's own; a registry's are pulled by Apptainer
-IMAGES = sorted(
-    image
-    for image in {CONFIG.containers.cpu, CONFIG.containers.gpu, LLM_IMAGE}
-    if image in [f"containers/{name}.sif" for name in ("cpu", "gpu", "judge")]
+ANSWER_IMAGE = (
+    CONFIG.containers.judge
+    if CONFIG.decoding.engine == "vllm"
+    else CONFIG.containers.gpu
 )
+USED_IMAGES = sorted(
+    {CONFIG.containers.cpu, CONFIG.containers.gpu, ANSWER_IMAGE, LLM_IMAGE}
+)
+# built here where they are this project's own; a registry's are pulled by Apptainer
+IMAGES = [
+    image
+    for image in USED_IMAGES
+    if image in [f"containers/{name}.sif" for name in ("cpu", "gpu", "judge")]
+]
 CRAWLS = [
     f"resources/corpora/{name}/crawl.warc.gz"
     for name in CORPORA
     if CONFIG.corpora[name].crawl
 ]
-STUDENTS = [
-    f"resources/models/{model}/student/lock.json" for model in CONFIG.study.models
-]
+STUDENTS = [f"resources/models/{model}/student/lock.json" for model in STUDENT_MODELS]
 SPLITS = [
     f"results/datasets/{{dataset}}/{split}.jsonl" for split in tuneproof_study.SPLITS
 ]
@@ -104,6 +139,12 @@ WRITING_IS_LOCAL = all(
 )
 ANNOTATING_IS_LOCAL = all(types.llm in APIS for types in TYPES.values())
 JUDGING_IS_LOCAL = all(CONFIG.judges[j].llm in APIS for j in CONFIG.study.judges)
+COMPARING_IS_LOCAL = all(
+    CONFIG.judges[c.judge].llm in APIS for c in COMPARISONS.values()
+)
+TRYING_IS_LOCAL = all(
+    CONFIG.judges[j].llm in APIS for trial in TRIALS.values() for j in trial.judges
+)
 
 # `--sdm conda`: the same packages from the same locks
 GPU_ENV = (
@@ -111,6 +152,7 @@ GPU_ENV = (
     if CONFIG.containers.gpu == CONFIG.containers.cpu
     else "../envs/gpu.yaml"
 )
+ANSWER_ENV = "../envs/judge.yaml" if CONFIG.decoding.engine == "vllm" else GPU_ENV
 
 
 def of_kind(*kinds):
@@ -119,15 +161,24 @@ def of_kind(*kinds):
     return "|".join(names) or "(?!)"
 
 
+def one_of(names):
+    """A wildcard that is one of some names. Ids have dots in them, and so have the names of logs and costs."""
+    return "|".join(re.escape(name) for name in names)
+
+
 wildcard_constraints:
-    model="[^/]+",
+    model=one_of(CONFIG.models),
     corpus="[^/]+",
     dataset="[^/]+",
-    method="[^/]+",
+    method=one_of(METHODS),
     seed=r"\d+",
     run=r"[^/]+/(base|[^/]+/[^/]+/seed\d+)",
-    mode="closed|rag",
+    sweep=one_of(SWEEPS) or "(?!)",
+    load=one_of(LOADS),
+    mode="closed|rag|oracle",
     judge="[^/.]+",
+    trial=one_of(TRIALS) or "(?!)",
+    comparison=one_of(COMPARISONS) or "(?!)",
     annotator="[^/]+",
 
 
@@ -139,7 +190,7 @@ def section(registry, wildcard=None, without=()):
     """
 
     def of(wildcards):
-        part = getattr(CONFIG, registry)
+        part = METHODS if registry == "methods" else getattr(CONFIG, registry)
         if wildcard:
             part = part[getattr(wildcards, wildcard)]
         return json.dumps(
@@ -197,10 +248,12 @@ def parent_splits(wildcards):
 
 
 def llm_of(wildcards):
-    """The id of the LLM: the wildcard annotator, or that of a wildcard judge, or of a wildcard data set."""
+    """The id of the LLM: the wildcard annotator, or that of a wildcard judge, comparison or data set."""
     if annotator := getattr(wildcards, "annotator", None):
         return annotator
     judge = getattr(wildcards, "judge", None)
+    if comparison := getattr(wildcards, "comparison", None):
+        judge = COMPARISONS[comparison].judge
     return CONFIG.judges[judge].llm if judge else CONFIG.datasets[wildcards.dataset].llm
 
 
@@ -236,7 +289,7 @@ def llm_threads(wildcards):
 
 def llm_gpus(wildcards):
     """GPUs of a job that asks an LLM."""
-    return int(CONFIG.llms[llm_of(wildcards)].engine in ("vllm", "transformers"))
+    return int(CONFIG.llms[llm_of(wildcards)].engine in GPU_ENGINES)
 
 
 def keys_missing_for(jobs):
@@ -258,11 +311,33 @@ def decisions_of(wildcards):
     )
 
 
+def tests_of_comparison(wildcards):
+    """The test questions of the data set that two arms are compared on."""
+    return expand(TESTS, dataset=COMPARISONS[wildcards.comparison].datasets[0])
+
+
+def judged_answers(wildcards):
+    """The file of answers that people have judged, so that an edit is seen.
+
+    One that is missing is no reason not to plan; the job then says so.
+    """
+    path = TRIALS[wildcards.trial].path
+    return [str(path)] if path.exists() else []
+
+
 def facts_of(wildcards):
     """The table of facts of a data set's corpus, where there is one."""
     corpus = corpus_of(wildcards)
     facts = CONFIG.corpora[corpus].facts if corpus else None
     return [facts] if facts else []
+
+
+def products_of(wildcards):
+    """The products that a data set of recommendations lists."""
+    recommends = CONFIG.datasets[wildcards.dataset].kind == "recommendation"
+    return (
+        [f"results/datasets/{wildcards.dataset}/products.jsonl"] if recommends else []
+    )
 
 
 def arm_files(pattern):
@@ -301,16 +376,71 @@ def extract_inputs(wildcards):
     return [str(path) for path in folder.files()]
 
 
-def adapter_of(wildcards):
-    """The adapter of a tuned run; nothing for a base model."""
-    if wildcards.run in BASES:
-        return []
-    return [f"results/runs/{wildcards.run}/adapter/adapter_model.safetensors"]
+def student_of(run):
+    """The lock of the model that answers: the student, or what a full tuning has made of it."""
+    if run in BASES or run in ADAPTERS:
+        return f"resources/models/{run.split('/')[0]}/student/lock.json"
+    return f"results/runs/{run}/model/lock.json"
 
 
-def retrieved_for(path):
-    """An input that only the retrieval arm has."""
-    return lambda wildcards: path(wildcards) if wildcards.mode == "rag" else []
+def sweep_logs(wildcards):
+    """The logs of a sweep's runs."""
+    return [f"results/runs/{run.id}/train_log.jsonl" for run in SWEEPS[wildcards.sweep]]
+
+
+def sweep_points(wildcards):
+    """Each variant's point of the grid, as JSON: {variant: {key: value}}."""
+    return json.dumps(tuneproof_study.sweep_points(CONFIG, wildcards.sweep))
+
+
+def arm_inputs(run, mode, dataset):
+    """What an arm answers from: weights, tests, and what its mode puts into the prompt. None: it has no such file."""
+    corpus = tuneproof_study.corpus_of(CONFIG, dataset)
+    return {
+        "student": student_of(run),
+        "adapter": (
+            f"results/runs/{run}/adapter/adapter_model.safetensors"
+            if run in ADAPTERS
+            else None
+        ),
+        "tests": [path.format(dataset=dataset) for path in TESTS],
+        "retrieved": (
+            f"results/datasets/{dataset}/retrieved.jsonl" if mode == "rag" else None
+        ),
+        "chunks": (
+            None if mode == "closed" else f"resources/corpora/{corpus}/chunks.jsonl"
+        ),
+    }
+
+
+def files_of_arms(arms):
+    """The files that arms answer from, each once."""
+    files = []
+    for run, mode, dataset in arms:
+        for path in arm_inputs(run, mode, dataset).values():
+            files += path if isinstance(path, list) else [path] if path else []
+    return list(dict.fromkeys(files))
+
+
+def load_of(wildcards):
+    """The id of the job that answers for an arm."""
+    arm = (wildcards.run, wildcards.mode, wildcards.dataset)
+    if arm in LOAD_OF:
+        return LOAD_OF[arm]
+    raise WorkflowError(
+        f"{arm[0]} in mode {arm[1]} on {arm[2]} is no arm of this study, see study.base_modes, tuned_modes and cross"
+    )
+
+
+def arms_section(arms):
+    """Arms with their files, each as JSON: Linux takes long command lines, but no single argument above 128 KiB."""
+    return [
+        json.dumps(
+            {"run": run, "mode": mode, "dataset": dataset}
+            | arm_inputs(run, mode, dataset)
+        )
+        for run, mode, dataset in arms
+    ]
 
 
 def judge_files():
@@ -324,10 +454,10 @@ def judge_files():
 
 
 def arm_table():
-    """The arms and their files, as JSON for the table's script."""
-    labels = {"closed": "closed book", "rag": "retrieval"}
-    return json.dumps(
-        [
+    """The arms and their files for the table's script, each as JSON."""
+    labels = {"closed": "closed book", "rag": "retrieval", "oracle": "oracle"}
+    return [
+        json.dumps(
             {
                 "dataset": arm["dataset"],
                 "label": f"{arm_name(arm['run'])}, {labels[arm['mode']]}",
@@ -342,9 +472,9 @@ def arm_table():
                     for judge in CONFIG.study.judges
                 ],
             }
-            for arm in ARMS
-        ]
-    )
+        )
+        for arm in ARMS
+    ]
 
 
 def arm_name(run):
@@ -359,7 +489,9 @@ def arm_name(run):
 
 
 def costs_and_usages():
-    """What every job of the study cost: Snakemake's measurements, and the calls and tokens of those that call a model."""
+    """What every job of the study cost: Snakemake's measurements; the calls and tokens of those that call a model; of the
+    measurements those of jobs that ask a model on a GPU. Trainings say themselves how many GPUs they had.
+    """
     corpora = {name: CONFIG.corpora[name] for name in CORPORA}
     arms = ["{run}/{dataset}.{mode}".format(**arm) for arm in ARMS]
     silent = [
@@ -375,31 +507,56 @@ def costs_and_usages():
         f"{rule}.{d}" for d in LOOKED_UP for rule in ("retrieve", "measure_retrieval")
     ]
     silent += [f"retrieve_for_answers.{d}" for d in reanswered]
-    silent += [
-        "train.{model}.{method}.{dataset}.seed{seed}".format(**vars(run))
-        for run in RUNS
-        if run.method
-    ]
-    calling = [
-        f"{rule}.{d}" for d in pairs for rule in ("write_pairs", "rephrase_questions")
-    ]
-    calling += [f"reanswer.{d}" for d in reanswered]
-    calling += [
-        f"{rule}.{d}.{types.llm}"
+    silent += ["train.{}.{}.{}.{}".format(*run.split("/")) for run in TRAINED]
+    # the job and the model that it asks
+    calling = {
+        f"{rule}.{d}": MADE[d].llm
+        for d in pairs
+        for rule in ("write_pairs", "rephrase_questions")
+    }
+    calling |= {f"reanswer.{d}": MADE[d].llm for d in reanswered}
+    calling |= {
+        f"{rule}.{d}.{types.llm}": types.llm
         for d, types in TYPES.items()
         for rule in ("annotate_types", *(["annotate_human"] if types.human else []))
-    ]
+    }
     silent += [
         f"{rule}.{d}" for d in TYPES for rule in ("train_types", "classify_pairs")
     ]
     for name, spec in MADE.items():
         if spec.kind == "recommendation":
-            calling.append(f"write_requirements.{name}")
+            calling[f"write_requirements.{name}"] = spec.llm
             silent.append(f"make_recommendations.{name}")
         if spec.kind in ("next-steps", "pitch"):
-            calling.append(f"write_instructions.{name}")
-    calling += [f"answer/{arm}" for arm in arms]
-    calling += [f"judge/{arm}.{judge}" for judge in CONFIG.study.judges for arm in arms]
+            calling[f"write_instructions.{name}"] = spec.llm
+    silent += [f"answer/{load}" for load in LOADS]
+    llm_of_judge = {name: judge.llm for name, judge in CONFIG.judges.items()}
+    calling |= {
+        f"judge/{arm}.{judge}": llm_of_judge[judge]
+        for judge in CONFIG.study.judges
+        for arm in arms
+    }
+    calling |= {
+        f"compare/{name}": llm_of_judge[comparison.judge]
+        for name, comparison in COMPARISONS.items()
+    }
+    calling |= {
+        f"try_judge/{name}.{judge}": llm_of_judge[judge]
+        for name, trial in TRIALS.items()
+        for judge in trial.judges
+    }
     silent.append("audit_leaks")
-    costs = [f"results/costs/{name}.tsv" for name in (*silent, *calling)]
-    return costs, [f"results/costs/{name}.usage.json" for name in calling]
+    usages = [*calling, *(f"answer/{arm}" for arm in arms)]
+    on_gpu = [
+        job for job, llm in calling.items() if CONFIG.llms[llm].engine in GPU_ENGINES
+    ]
+    if ANSWER_IMAGE != CONFIG.containers.cpu:
+        on_gpu += [f"answer/{load}" for load in LOADS]
+    return (
+        [f"results/costs/{name}.tsv" for name in (*silent, *calling)],
+        [f"results/costs/{name}.usage.json" for name in usages],
+        [f"results/costs/{name}.tsv" for name in on_gpu],
+    )
+
+
+COSTS, USAGES, GPU_COSTS = costs_and_usages()

@@ -1,5 +1,7 @@
 """What each kind of data set is made from and with: inputs and parameters of rules that depend on the kind."""
 
+from tuneproof.dialogues import layouts
+
 
 def types_of(wildcards):
     """The section `types` of a data set."""
@@ -53,7 +55,19 @@ PROMPTS = {
     ],
     "next-steps": ["prompts/write_call.txt", "prompts/next_steps.txt"],
     "pitch": ["prompts/write_pitch.txt", "prompts/pitch.txt"],
+    "dialogues": [],
 }
+
+
+def system_prompt(wildcards):
+    """The file with the system prompt of a data set's rows, where they have one."""
+    system = getattr(MADE[wildcards.dataset], "system", None)
+    return [system] if system else []
+
+
+def dialogue_files(wildcards):
+    """The files that dialogues are read from, so that an edit is seen; the job says which is missing."""
+    return [str(path) for path in layouts.files_of(MADE[wildcards.dataset])]
 
 
 def lineage(wildcards):
@@ -76,7 +90,7 @@ def llms_behind(wildcards):
 
 
 def card_encoder(wildcards):
-    """The lock of the encoder whose tokenizer counts a data set's tokens; a catalogue names its own."""
+    """The lock of the encoder whose tokenizer counts a data set's tokens; one without a corpus names its own."""
     own = getattr(MADE[wildcards.dataset], "encoder", None)
     return f"resources/models/{own}/lock.json" if own else encoder_of(wildcards)
 
@@ -104,17 +118,11 @@ def card_types(wildcards):
 
 
 def card_corpus(wildcards):
-    """The section of a data set's corpus, as JSON; nothing for a catalogue."""
+    """The section of a data set's corpus, as JSON; nothing where it has none."""
     corpus = corpus_of(wildcards)
     return CONFIG.corpora[corpus].model_dump_json() if corpus else ""
 
 
 def audit_encoder():
-    """The lock of the encoder that compares texts: the first corpus's, where there is none a catalogue set's own.
-
-    Neither a classifier's nor that of a set that is added last.
-    """
-    named = [*CONFIG.study.datasets, *CONFIG.study.also_make]
-    corpora = [c for name in named if (c := tuneproof_study.corpus_of(CONFIG, name))]
-    encoder = CONFIG.corpora[corpora[0]].encoder if corpora else MADE[named[0]].encoder
-    return f"resources/models/{encoder}/lock.json"
+    """The lock of the encoder that compares texts."""
+    return f"resources/models/{tuneproof_study.leaks_encoder(CONFIG)}/lock.json"

@@ -1,5 +1,14 @@
 """Figures and the report: one self-contained HTML file, and captions for `snakemake --report`."""
 
+JUDGES_COMPARED = len(CONFIG.study.judges) > 1
+# without a judge there are no scores to draw
+FIGURES = [
+    *(["scores"] if CONFIG.study.judges else []),
+    "loss",
+    "memory",
+    "funnel",
+]
+
 
 rule plot_scores:
     """Draw each judge's distribution of scores, arm beside arm."""
@@ -48,6 +57,56 @@ rule plot_loss:
         " --data {output.data} 2> {log}"
 
 
+rule plot_memory:
+    """Draw the memory of each training over time."""
+    input:
+        telemetry=expand("results/runs/{run}/telemetry.jsonl", run=TUNED),
+    output:
+        figure=report(
+            "results/figures/memory.svg",
+            caption="../report/memory.rst",
+            category="Training",
+            labels={"figure": "memory"},
+        ),
+        data="results/figures/memory.csv",
+    log:
+        "logs/plot_memory.log",
+    conda:
+        "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
+    params:
+        runs=TUNED,
+    shell:
+        "exec python scripts/plot_memory.py --telemetry {input.telemetry} --run {params.runs} --out {output.figure}"
+        " --data {output.data} 2> {log}"
+
+
+rule tabulate_runs:
+    """Tabulate how each training went: steps, tokens, speed, memory, minutes, losses."""
+    input:
+        logs=expand("results/runs/{run}/train_log.jsonl", run=TUNED),
+        telemetry=expand("results/runs/{run}/telemetry.jsonl", run=TUNED),
+    output:
+        table=report(
+            "results/tables/runs.csv",
+            caption="../report/runs.rst",
+            category="Training",
+            labels={"figure": "runs"},
+        ),
+    log:
+        "logs/tabulate_runs.log",
+    conda:
+        "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
+    params:
+        runs=TUNED,
+    shell:
+        "exec python scripts/tabulate_runs.py --log {input.logs} --telemetry {input.telemetry} --run {params.runs}"
+        " --out {output.table} 2> {log}"
+
+
 rule plot_funnel:
     """Draw what was left at each step from documents to training rows."""
     input:
@@ -89,10 +148,19 @@ rule resolve_study:
 
 
 rule write_manifest:
-    """Keep what the results were made with: revision, images by digest, locks."""
+    """Keep what the results were made with (code, images, packages, data, prompts, models, seeds), and what they took."""
     input:
-        locks=["envs/cpu.lock", "envs/gpu.lock"],
+        locks=[
+            "envs/cpu.lock",
+            "envs/gpu.lock",
+            *(["envs/judge.lock"] if CONFIG.containers.judge in USED_IMAGES else []),
+        ],
         results="results/tables/scores.csv",
+        data=[path for name in MADE for path in expand(SPLITS, dataset=name)],
+        models=MODEL_LOCKS,
+        specs=expand("results/runs/{run}/spec.json", run=TRAINED),
+        gpu_costs=GPU_COSTS,
+        usages=USAGES,
     output:
         manifest="results/manifest.json",
     log:
@@ -101,10 +169,18 @@ rule write_manifest:
     conda:
         "../envs/cpu.yaml"
     params:
-        images=sorted({CONFIG.containers.cpu, CONFIG.containers.gpu}),
+        images=USED_IMAGES,
+        seeds=sorted(
+            {
+                *CONFIG.study.seeds,
+                *(run.seed for runs in SWEEPS.values() for run in runs),
+            }
+        ),
     shell:
-        "exec python scripts/write_manifest.py --image {params.images} --lock {input.locks} --out {output.manifest}"
-        " 2> {log}"
+        # prompts are no inputs: the results depend on those that they were made with
+        "exec python scripts/write_manifest.py --image {params.images} --lock {input.locks} --data {input.data}"
+        " --prompts prompts --model {input.models} --seed {params.seeds} --spec {input.specs}"
+        " --gpu-cost {input.gpu_costs} --usage {input.usages} --out {output.manifest} 2> {log}"
 
 
 rule write_report:
@@ -114,7 +190,12 @@ rule write_report:
         manifest="results/manifest.json",
         scores="results/tables/scores.csv",
         rows="results/tables/rows.jsonl",
-        figures=[f"results/figures/{name}.svg" for name in ("scores", "loss", "funnel")],
+        figures=[f"results/figures/{name}.svg" for name in FIGURES],
+        agreement=["results/tables/agreement.csv"] if JUDGES_COMPARED else [],
+        trials=expand("results/tables/trial.{trial}.json", trial=TRIALS),
+        runs="results/tables/runs.csv",
+        sweeps=expand("results/tables/sweep.{sweep}.json", sweep=SWEEPS),
+        swept=expand("results/figures/sweep.{sweep}.svg", sweep=SWEEPS),
         funnels=expand(
             "results/datasets/{dataset}/funnel.json", dataset=CONFIG.study.datasets
         ),
@@ -123,8 +204,8 @@ rule write_report:
         ),
         leaks="results/tables/leaks.csv",
         cards=expand("results/datasets/{dataset}/card.json", dataset=MADE),
-        costs=costs_and_usages()[0],
-        usages=costs_and_usages()[1],
+        costs=COSTS,
+        usages=USAGES,
         # of `make estimate`, which one may have run or not
         estimate=[path for path in ["results/estimate.json"] if os.path.exists(path)],
         template="report/report.html.j2",
@@ -143,12 +224,16 @@ rule write_report:
         CONFIG.containers.cpu
     params:
         figures=lambda w, input: [
-            f"{os.path.basename(p).removesuffix('.svg')}={p}" for p in input.figures
+            f"{os.path.basename(p).removesuffix('.svg')}={p}"
+            for p in [*input.figures, *input.swept]
         ],
+        agreement=lambda w, input: (
+            f"--agreement {input.agreement}" if input.agreement else ""
+        ),
         estimate=lambda w, input: (
             f"--estimate {input.estimate}" if input.estimate else ""
         ),
     shell:
         "exec python scripts/write_report.py --config {input.study} --manifest {input.manifest} --scores {input.scores} --rows {input.rows}"
-        " --figure {params.figures} --funnel {input.funnels} --retrieval {input.retrievals} --leaks {input.leaks} --card {input.cards}"
+        " {params.agreement} --trial {input.trials} --figure {params.figures} --runs {input.runs} --sweep {input.sweeps} --funnel {input.funnels} --retrieval {input.retrievals} --leaks {input.leaks} --card {input.cards}"
         " --cost {input.costs} --usage {input.usages} {params.estimate} --template {input.template} --out {output.html} 2> {log}"

@@ -78,11 +78,10 @@ rule measure_retrieval:
     params:
         retrieval=section("retrieval"),
         reranker=reranker_argument,
-        bootstrap=CONFIG.study.bootstrap,
     shell:
         "exec python scripts/measure_retrieval.py --dataset {wildcards.dataset} --splits {input.splits}"
         " --retrieved {input.retrieved} --retrieval {params.retrieval:q} --chunks {input.chunks} --index {input.index}"
-        " --encoder {input.encoder} {params.reranker} --bootstrap {params.bootstrap} --out {output.metrics}"
+        " --encoder {input.encoder} {params.reranker} --out {output.metrics}"
         " --table {output.table} 2> {log}"
 
 

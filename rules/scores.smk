@@ -1,13 +1,23 @@
-"""From answers to numbers: metrics without a judge, judges, and one table with intervals."""
+"""From answers to numbers: metrics without a judge, judges, one table with intervals, and the studies' tables."""
+
+# those that the study has rows for
+STUDIES_TABLES = [
+    *(["judged"] if CONFIG.study.judges else []),
+    "texts",
+    *(["recommended", "named"] if RECOMMENDS else []),
+    "outputs",
+]
 
 
 rule measure:
-    """Measure an arm's answers without a judge: ROUGE-L and the facts recalled."""
+    """Measure an arm's answers without a judge: ROUGE, BERTScore, facts recalled, the product named, refusals."""
     input:
         answers="results/answers/{run}/{dataset}.{mode}.jsonl",
         tests=TESTS,
         train="results/datasets/{dataset}/train.jsonl",
         facts=facts_of,
+        products=products_of,
+        encoder=f"resources/models/{BERTSCORE.encoder}/lock.json" if BERTSCORE else [],
     output:
         measures="results/scores/{run}/{dataset}.{mode}.measures.jsonl",
     log:
@@ -16,11 +26,18 @@ rule measure:
         "../envs/cpu.yaml"
     container:
         CONFIG.containers.cpu
+    resources:
+        mem_mb=2000,
     params:
-        facts=lambda w, input: f"--facts {input.facts}" if input.facts else "",
+        metrics=section("metrics"),
+        files=lambda w, input: " ".join(
+            f"--{name} {input[name]}"
+            for name in ("facts", "products", "encoder")
+            if input[name]
+        ),
     shell:
         "exec python scripts/measure.py --answers {input.answers} --tests {input.tests} --train {input.train}"
-        " {params.facts} --out {output.measures} 2> {log}"
+        " --metrics {params.metrics:q} {params.files} --out {output.measures} 2> {log}"
 
 
 rule judge:
@@ -52,18 +69,19 @@ rule judge:
         gpu=llm_gpus,
     params:
         scoring=lambda w: CONFIG.judges[w.judge].scoring,
+        parser=lambda w: CONFIG.judges[w.judge].parser,
         max_failed=lambda w: CONFIG.judges[w.judge].max_failed,
         llm=llm_section,
         # Snakemake deletes the outputs of a job that failed
         failed_log="logs/judge/{run}/{dataset}.{mode}.{judge}.unusable.jsonl",
     shell:
         "exec python scripts/judge.py --answers {input.answers} --tests {input.tests} --name {wildcards.judge}"
-        " --scoring {params.scoring} --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm"
+        " --scoring {params.scoring} --parser {params.parser} --llm {params.llm:q} --model {input.model} --prompt {input.prompt} --store store/llm"
         " --out {output.scores} --failed-log {params.failed_log} --max-failed {params.max_failed} --usage {output.usage} 2> {log}"
 
 
 rule tabulate_scores:
-    """Join all arms' answers with their scores; n, mean, sd, interval and paired difference for every arm."""
+    """Join all arms' answers with their scores; mean, interval and paired differences for every arm."""
     input:
         arm_files("results/answers/{run}/{dataset}.{mode}.jsonl"),
         arm_files("results/scores/{run}/{dataset}.{mode}.measures.jsonl"),
@@ -86,7 +104,61 @@ rule tabulate_scores:
         CONFIG.containers.cpu
     params:
         arms=arm_table(),
-        bootstrap=CONFIG.study.bootstrap,
+        flips=CONFIG.study.permutations,
+        wished=CONFIG.study.wished_difference,
     shell:
         "exec python scripts/tabulate_scores.py --arms {params.arms:q} --tests {input.tests} --chunks {input.chunks}"
-        " --bootstrap {params.bootstrap} --rows {output.rows} --out {output.table} 2> {log}"
+        " --flips {params.flips} --wished {params.wished} --rows {output.rows} --out {output.table} 2> {log}"
+
+
+rule tabulate_agreement:
+    """Say how far the judges agree, which bounds what their scores are worth: alpha, and kappa of each pair."""
+    input:
+        rows="results/tables/rows.jsonl",
+    output:
+        table=report(
+            "results/tables/agreement.csv",
+            caption="../report/agreement.rst",
+            category="Scores",
+            labels={"table": "how far judges agree"},
+        ),
+    log:
+        "logs/tabulate_agreement.log",
+    conda:
+        "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
+    shell:
+        "exec python scripts/tabulate_agreement.py --rows {input.rows} --out {output.table} 2> {log}"
+
+
+rule tabulate_studies:
+    """Print the two studies' tables, this study's numbers beside the published ones."""
+    input:
+        scores="results/tables/scores.csv",
+        rows="results/tables/rows.jsonl",
+        published="report/published.csv",
+    output:
+        report(
+            expand("results/tables/studies/{table}.csv", table=STUDIES_TABLES),
+            caption="../report/studies.rst",
+            category="Scores",
+            labels={"table": "beside the published"},
+        ),
+        expand(
+            "results/tables/studies/{table}.{kind}",
+            table=STUDIES_TABLES,
+            kind=("md", "tex"),
+        ),
+    log:
+        "logs/tabulate_studies.log",
+    conda:
+        "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
+    params:
+        of=json.dumps(CONFIG.study.published),
+        tables=STUDIES_TABLES,
+    shell:
+        "exec python scripts/tabulate_studies.py --scores {input.scores} --rows {input.rows} --published {input.published}"
+        " --of {params.of:q} --tables {params.tables} --out results/tables/studies 2> {log}"

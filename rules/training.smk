@@ -11,11 +11,14 @@ rule train:
         weights="results/runs/{model}/{method}/{dataset}/seed{seed}/adapter/adapter_model.safetensors",
         config="results/runs/{model}/{method}/{dataset}/seed{seed}/adapter/adapter_config.json",
         log="results/runs/{model}/{method}/{dataset}/seed{seed}/train_log.jsonl",
+        telemetry="results/runs/{model}/{method}/{dataset}/seed{seed}/telemetry.jsonl",
         spec="results/runs/{model}/{method}/{dataset}/seed{seed}/spec.json",
     log:
         "logs/train/{model}.{method}.{dataset}.seed{seed}.log",
     benchmark:
         "results/costs/train.{model}.{method}.{dataset}.seed{seed}.tsv"
+    wildcard_constraints:
+        method=one_of(WITH_ADAPTERS) or "(?!)",
     conda:
         GPU_ENV
     container:
@@ -23,7 +26,7 @@ rule train:
     threads: 2
     resources:
         mem_mb=7000,
-        gpu=lambda w: CONFIG.methods[w.method].devices,
+        gpu=lambda w: METHODS[w.method].devices,
         nodes=1,  # Slurm would spread the GPUs of one job over several
         runtime=0,  # minutes until the job is killed: the profile says; 0 is no limit
     params:
@@ -37,3 +40,13 @@ rule train:
         "{params.environment} exec python scripts/train.py --spec {params.spec:q} --student {input.student} --train {input.train}"
         " --val {input.val} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.run}"
         " --devices {resources.gpu} --time-budget-min {resources.runtime} > {log} 2>&1"
+
+
+use rule train as train_full with:
+    output:
+        model="results/runs/{model}/{method}/{dataset}/seed{seed}/model/lock.json",
+        log="results/runs/{model}/{method}/{dataset}/seed{seed}/train_log.jsonl",
+        telemetry="results/runs/{model}/{method}/{dataset}/seed{seed}/telemetry.jsonl",
+        spec="results/runs/{model}/{method}/{dataset}/seed{seed}/spec.json",
+    wildcard_constraints:
+        method=one_of(set(METHODS) - WITH_ADAPTERS) or "(?!)",

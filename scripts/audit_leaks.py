@@ -7,8 +7,6 @@ Where it fails, the log has the text: Snakemake deletes the outputs of a rule th
 """
 
 import argparse
-import csv
-import io
 import sys
 from pathlib import Path
 
@@ -29,31 +27,20 @@ def main() -> None:
 
     from tuneproof.corpus.index import Encoder
     from tuneproof.fetch.weights import read_lock
-    from tuneproof.pairs.leaks import Rows, audit, markdown, rows_of, too_many
-    from tuneproof.records import Example, atomic_write, read_rows, write_rows
-    from tuneproof.study import TEST_SPLITS, Leaks
+    from tuneproof.pairs.leaks import audit, markdown, read, rows_of, too_many
+    from tuneproof.records import atomic_write, write_rows
+    from tuneproof.study import Leaks
+    from tuneproof.tables import to_csv
 
     limits = Leaks.parse(args.limits)
-    sets = [
-        Rows(
-            folder.name,
-            read_rows(folder / "train.jsonl", Example),
-            {split: read_rows(folder / f"{split}.jsonl", Example) for split in TEST_SPLITS},
-        )
-        for folder in args.dataset
-    ]
     encoder = Encoder(args.encoder)
-    cells, leaks = audit(sets, limits, lambda texts: encoder.embed(texts, "embed texts"))
+    cells, leaks = audit(read(args.dataset), limits, lambda texts: encoder.embed(texts, "embed texts"))
     text = markdown(cells, leaks, limits, read_lock(args.encoder)["model"])
     write_rows(args.pairs, rows_of(leaks))
     with atomic_write(args.text) as stream:
         stream.write(text)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(cells[0].line()), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(cell.line() for cell in cells)
     with atomic_write(args.table) as stream:
-        stream.write(table.getvalue())
+        stream.write(to_csv([cell.line() for cell in cells]))
     if sentences := too_many(cells, limits, args.accept):
         print(text, file=sys.stderr)
         raise InputError(

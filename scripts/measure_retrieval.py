@@ -2,7 +2,7 @@
 
     python scripts/measure_retrieval.py --dataset X --splits train.jsonl … --retrieved retrieved.jsonl
         --retrieval '{…}' --chunks chunks.jsonl --index chunks.faiss --encoder resources/models/X/lock.json
-        [--reranker resources/models/Y/lock.json] --bootstrap 10000 --out retrieval.json --table retrieval.md
+        [--reranker resources/models/Y/lock.json] --out retrieval.json --table retrieval.md
 
 Dense, BM25 and both fused, whichever the study uses; where it uses a reranker, the study's retriever with that too.
 """
@@ -24,7 +24,6 @@ def main() -> None:
     parser.add_argument("--index", required=True, type=Path, help="FAISS index of the chunks")
     parser.add_argument("--encoder", required=True, type=Path, help="lock of the encoder")
     parser.add_argument("--reranker", type=Path, help="lock of the study's cross-encoder")
-    parser.add_argument("--bootstrap", required=True, type=int, help="resamples behind each interval")
     parser.add_argument("--out", required=True, type=Path, help="metrics and counts to write (JSON)")
     parser.add_argument("--table", required=True, type=Path, help="the same for people to write (Markdown)")
     args = parser.parse_args()
@@ -49,7 +48,7 @@ def main() -> None:
         best = retrieve.rerank(questions, chunks, rankings[study.retriever], args.reranker)
         rankings[f"{study.retriever}, reranked"] = best
     found = {name: [[chunks[i].id for i, _ in ranking] for ranking in of_each] for name, of_each in rankings.items()}
-    rows = measure(examples, found, args.bootstrap)
+    rows = measure(examples, found)
     given = {row.example_id: row.chunk_ids for row in read_rows(args.retrieved, Retrieved)}
     write_json(
         args.out,

@@ -43,7 +43,7 @@ def main() -> None:
     print(f"{config.study.name} with {args.profile}: {len(jobs)} jobs{'' if args.estimate else ' are left to do'}\n")
     print(plan.table(lines))
     print("\n" + "\n".join(f"- {note}." for note in plan.notes(config, lines, sizes)))
-    print("\nAssumptions:\n\n" + "\n".join(f"- {assumption}" for assumption in plan.assumptions(lines)))
+    print("\nAssumptions:\n\n" + "\n".join(f"- {assumption}" for assumption in plan.assumptions(lines, config)))
     for path in filter(None, (args.json, args.estimate)):
         write_json(path, plan.as_json(config, lines, sizes))
 

@@ -20,7 +20,8 @@ def main() -> None:
     args = parser.parse_args()
 
     from tuneproof.records import atomic_write, read_json
-    from tuneproof.report.figures import funnel_chart, funnel_steps, to_csv, to_svg
+    from tuneproof.report.figures import funnel_chart, funnel_steps, to_svg
+    from tuneproof.tables import to_csv
 
     data = funnel_steps(read_json(path) for path in args.funnel)
     with atomic_write(args.data) as stream:

@@ -1,4 +1,4 @@
-"""Draw train and evaluation loss by step, one colour per tuned run.
+"""Draw train and validation loss by step, a panel a data set, a colour a run.
 
     python scripts/plot_loss.py --log results/runs/m/lora/d/seed1/train_log.jsonl --run m/lora/d/seed1 \
         --out results/figures/loss.svg --data results/figures/loss.csv
@@ -25,7 +25,9 @@ def main() -> None:
         raise InputError(f"--run: {len(args.run)} names for {len(args.log)} logs, expected one each")
 
     from tuneproof.records import atomic_write, iter_json_lines
-    from tuneproof.report.figures import loss_chart, loss_curve, to_csv, to_svg
+    from tuneproof.report.figures import to_svg
+    from tuneproof.report.training import loss_chart, loss_curve
+    from tuneproof.tables import to_csv
 
     logs = {run: [row for _, row in iter_json_lines(path)] for run, path in zip(args.run, args.log, strict=True)}
     data = loss_curve(logs)

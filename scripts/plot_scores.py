@@ -20,7 +20,8 @@ def main() -> None:
     args = parser.parse_args()
 
     from tuneproof.records import atomic_write, iter_json_lines
-    from tuneproof.report.figures import arm_colours, score_chart, score_distribution, to_csv, to_svg
+    from tuneproof.report.figures import arm_colours, score_chart, score_distribution, to_svg
+    from tuneproof.tables import to_csv
 
     rows = [row for _, row in iter_json_lines(args.rows)]
     data = score_distribution(rows)

@@ -1,7 +1,7 @@
 """Join all arms' answers with their scores and make the table with intervals and paired differences.
 
-    python scripts/tabulate_scores.py --arms '[{"dataset": …, "answers": …, "scores": […], …}, …]'
-        --tests results/datasets/X/test_new_pages.jsonl … --chunks chunks.jsonl … --bootstrap 10000
+    python scripts/tabulate_scores.py --arms '{"dataset": …, "answers": …, "scores": […], …}' …
+        --tests results/datasets/X/test_new_pages.jsonl … --chunks chunks.jsonl … --flips 10000 --wished 0.05
         --rows rows.jsonl --out scores.csv
 
 An arm is named by its files; a test file belongs to the data set whose folder it lies in.
@@ -16,26 +16,27 @@ from tuneproof.errors import report_errors
 @report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arms", required=True, help="the arms and their files, as JSON")
+    parser.add_argument("--arms", nargs="+", required=True, help="the arms and their files, each as JSON")
     parser.add_argument("--tests", nargs="+", required=True, type=Path, help="test splits of the data set (JSON Lines)")
     parser.add_argument("--chunks", nargs="*", default=[], type=Path, help="chunks of every corpus (JSON Lines)")
-    parser.add_argument("--bootstrap", required=True, type=int, help="resamples behind each interval")
+    parser.add_argument("--flips", required=True, type=int, help="sign flips behind each permutation test")
+    parser.add_argument("--wished", required=True, type=float, help="difference to plan for, share of a metric's scale")
     parser.add_argument("--rows", required=True, type=Path, help="one row per answer to write (JSON Lines)")
     parser.add_argument("--out", required=True, type=Path, help="table to write (CSV)")
     args = parser.parse_args()
 
-    import csv
     import json
 
     from tuneproof.records import Answer, Chunk, Example, Measure, Score, atomic_write, read_rows, write_rows
-    from tuneproof.scores.table import join, summarise
+    from tuneproof.scores.table import DIGITS, join, summarise
+    from tuneproof.tables import to_csv
 
     chunks = {chunk.id: chunk for path in args.chunks for chunk in read_rows(path, Chunk)}
     tests: dict[str, list[Example]] = {}
     for path in args.tests:
         tests.setdefault(path.parent.name, []).extend(read_rows(path, Example))
     rows = []
-    for arm in json.loads(args.arms):
+    for arm in map(json.loads, args.arms):
         rows += join(
             tests[arm["dataset"]],
             arm["dataset"],
@@ -45,12 +46,10 @@ def main() -> None:
             [score for path in arm["scores"] for score in read_rows(Path(path), Score)],
             chunks,
         )
-    table = summarise(rows, args.bootstrap)
+    table = summarise(rows, args.flips, args.wished)
     write_rows(args.rows, rows)
     with atomic_write(args.out) as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()} for line in table)
+        stream.write(to_csv(table, DIGITS))
 
 
 if __name__ == "__main__":

@@ -43,12 +43,13 @@ def main() -> None:
 
     stop = Stop(args.time_budget_min, began)  # before the slow imports: a signal may come at any moment
 
-    from tuneproof.study import LoRA
-    from tuneproof.training.lora import train
+    from tuneproof.study import parse_method
+    from tuneproof.training.tune import Task, tune
 
-    spec = LoRA.parse(args.spec)
+    spec = parse_method(args.spec)
+    task = Task(args.student, args.train, args.val, args.seed, args.checkpoints, args.out)
     try:
-        train(spec, args.student, args.train, args.val, args.seed, args.checkpoints, args.out, stop)
+        tune(spec, task, stop)
     except Interrupted as interrupted:
         print(f"train: {interrupted.reason}; the next attempt goes on at step {interrupted.step}", file=sys.stderr)
         sys.exit(OUT_OF_TIME)

@@ -1,17 +1,26 @@
-"""Write down what a study's results were made with: the code's revision, the images or the environment, the locks.
+"""Write down what a study's results were made with, and what they took: all that a reader needs to make them again.
 
-    python scripts/write_manifest.py --image containers/cpu.sif … --lock envs/cpu.lock … --out results/manifest.json
+    python scripts/write_manifest.py --image containers/cpu.sif … --lock envs/cpu.lock … --data train.jsonl …
+        --prompts prompts --model resources/models/X/lock.json … --seed 1 … --spec results/runs/…/spec.json …
+        --gpu-cost results/costs/answer/….tsv … --usage results/costs/….usage.json … --out results/manifest.json
 
-$TUNEPROOF_DEPLOYMENT says how the jobs were run (apptainer, conda, or in the environment of whoever started them) and
-$TUNEPROOF_REVISION of which commit: the run's main process has set both. An image's digest is computed from the file
-itself; what it was made of is what its build has written beside it.
+Code's revision, images or environment, locked packages; digests of data, prompts and models; seeds; each training's
+hardware; GPU hours; dollars of API calls, null where one of them has no price. $TUNEPROOF_DEPLOYMENT says how the jobs
+were run (apptainer, conda, or in the environment of whoever started them) and $TUNEPROOF_REVISION of which commit: the
+run's main process has set both. An image's digest is computed from the file itself; what it was made of is what its
+build has written beside it.
 """
 
 import argparse
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from tuneproof.errors import report_errors
+from tuneproof.errors import InputError, report_errors
+
+_GPUS = re.compile(r"(\d+) × ")  # what training says of its hardware: "4 × NVIDIA A100", or "2 cores of …"
 
 
 @report_errors
@@ -19,6 +28,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", nargs="*", default=[], help="images that the study's rules name")
     parser.add_argument("--lock", nargs="+", required=True, type=Path, help="locked environments")
+    parser.add_argument("--data", nargs="*", default=[], type=Path, help="splits of the data sets (JSON Lines)")
+    parser.add_argument("--prompts", type=Path, help="folder of prompts")
+    parser.add_argument("--model", nargs="*", default=[], type=Path, help="locks of the models")
+    parser.add_argument("--seed", nargs="*", default=[], type=int, help="seeds of the trainings")
+    parser.add_argument("--spec", nargs="*", default=[], type=Path, help="what each training was made with (JSON)")
+    parser.add_argument(
+        "--gpu-cost", nargs="*", default=[], type=Path, help="Snakemake's times of other GPU jobs (TSV)"
+    )
+    parser.add_argument("--usage", nargs="*", default=[], type=Path, help="calls, tokens, dollars of each stage (JSON)")
     parser.add_argument("--out", required=True, type=Path, help="manifest to write (JSON)")
     args = parser.parse_args()
 
@@ -32,15 +50,58 @@ def main() -> None:
             **(read_json(record) if record.exists() else {}),
             "sha256": file_sha256(image) if image.is_file() else None,  # of a registry's image the name is its digest
         }
+    specs = {path.parent.as_posix(): read_json(path) for path in args.spec}
+    prompts = sorted(path for path in args.prompts.iterdir() if path.is_file()) if args.prompts else []
+
+    def digests(paths: Iterable[Path]) -> dict[str, str]:
+        return {path.as_posix(): file_sha256(path) for path in paths}
+
     write_json(
         args.out,
         {
             "revision": os.environ.get("TUNEPROOF_REVISION") or None,
             "deployment": deployment,
             "images": images,
-            "locks": {lock.as_posix(): file_sha256(lock) for lock in args.lock},
+            "locks": digests(args.lock),
+            "data": digests(args.data),
+            "prompts": digests(prompts),
+            "models": {lock.parent.name: model_files(read_json(lock)) for lock in args.model},
+            "seeds": args.seed,
+            "hardware": {run: spec.get("hardware") for run, spec in specs.items()},
+            "gpu_hours": {
+                "training": round(sum(map(training_gpu_hours, specs.values())), 4),
+                "other": round(sum(map(seconds, args.gpu_cost)) / 3600, 4),
+            },
+            "dollars": dollars([read_json(path) for path in args.usage]),
         },
     )
+
+
+def model_files(lock: dict[str, Any]) -> dict[str, str]:
+    """Return the digest of each file of a model."""
+    return {file["name"]: file["sha256"] for file in lock["files"]}
+
+
+def training_gpu_hours(spec: dict[str, Any]) -> float:
+    """Return the hours of a training's steps times its GPUs; 0 on a CPU. Evaluations and loading are not in it."""
+    gpus = _GPUS.match(spec.get("hardware") or "")
+    return float(spec["train_seconds"]) * int(gpus[1]) / 3600 if gpus else 0.0
+
+
+def seconds(benchmark: Path) -> float:
+    """Return the seconds of a job as Snakemake measured them; raise InputError where the file has none."""
+    from tuneproof.tables import read_csv
+
+    try:
+        return sum(float(row["s"]) for row in read_csv(benchmark, "\t"))
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{benchmark}: {error}, expected Snakemake's benchmark with a column s") from None
+
+
+def dollars(usages: list[dict[str, Any]]) -> float | None:
+    """Return what all calls have cost, None where one stage's model has no price."""
+    costs = [usage["dollars"] for usage in usages]
+    return None if None in costs else round(sum(costs), 6)
 
 
 if __name__ == "__main__":

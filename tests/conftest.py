@@ -11,6 +11,11 @@ from tuneproof.corpus.sample_site import render
 
 ROOT = Path(__file__).parents[1]
 
+# Tests that run side by side share the cores: OpenMP's threads wait for one another, and many more threads than cores
+# are slower by tens. Before torch is imported, and for the scripts that tests start.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:

@@ -43,7 +43,8 @@ def prepare_environment(config: Config) -> None:
     outside = {corpus.folder.root for corpus in config.corpora.values() if corpus.folder}
     for spec in config.datasets.values():
         types = getattr(spec, "types", None)
-        outside |= {p for p in (getattr(spec, "catalogue_file", None), types and types.human) if p}
+        own = (getattr(spec, name, None) for name in ("catalogue_file", "folder", "tweets_file"))
+        outside |= {p for p in (*own, types and types.human) if p}
     outside |= {path for path in map(Path, ("checkpoints", "resources", "results", "store")) if path.is_symlink()}
     if cache := os.environ.get("TUNEPROOF_CACHE"):
         outside.add(Path(cache))

@@ -17,17 +17,23 @@ from tuneproof.llm.budget import dollars as dollars_for
 from tuneproof.scores.judge import FEEDBACK_TOKENS
 from tuneproof.study import (
     VLLMLLM,
+    AnyDataset,
+    AnyMethod,
     ApiLLM,
     Config,
     DatasetSpec,
+    DialoguesSpec,
+    Full,
     InstructionsSpec,
-    LoRA,
     ModelSpec,
     ReansweredSpec,
     RecommendationSpec,
     TransformersLLM,
     TypedSpec,
     corpus_of,
+    loads,
+    made,
+    methods_of,
 )
 
 HERE, LOGIN, API, CPU, GPU = "this machine", "login node", "API", "CPU", "GPU"
@@ -80,7 +86,11 @@ FEEDBACK = Assumption(
     150,
     f"Not measured: a paragraph; at most {FEEDBACK_TOKENS:,}.",
 )
+TRIED_ANSWERS = Assumption("answers to each question of a trial", 5, "EVOUNA: five systems.")
 QUESTION = Assumption("tokens of a question in its chat template", 45, "Default study: 2,961 in 66 calls.")
+DIALOGUES = Assumption("dialogues of a data set in training; an eighth as many in tests", 880, "TWEETSUM: 879, 110.")
+DIALOGUE = Assumption("tokens of a dialogue with its system prompt in a chat template", 308, "TWEETSUM, SmolLM2.")
+DIALOGUE_ROW = Assumption("tokens of a dialogue with its summary", 348, "TWEETSUM, SmolLM2: median 327, longest 864.")
 ROW = Assumption("tokens of a training row", 70, "Default study: a question and a sentence of answer.")
 PADDING = Assumption("tokens computed per token of a row", 1.5, "Random batches of 8 were a third to a half padding.")
 
@@ -150,6 +160,8 @@ ASKING = {
     "write_requirements",
     "write_instructions",
     "judge",
+    "try_judge",
+    "compare",
 }
 
 # An expected time is right within a factor of two: a limit should leave as much.
@@ -279,9 +291,13 @@ def sizes_of(config: Config, dataset: str, counted: Mapping[str, int]) -> Sizes:
 def _sizes_of_another_kind(
     config: Config,
     dataset: str,
-    spec: ReansweredSpec | TypedSpec | RecommendationSpec | InstructionsSpec,
+    spec: ReansweredSpec | TypedSpec | RecommendationSpec | InstructionsSpec | DialoguesSpec,
     counted: Mapping[str, int],
 ) -> Sizes:
+    if isinstance(spec, DialoguesSpec):  # nothing is asked for or written
+        train = counted.get("train") or int(DIALOGUES.value)
+        tests = counted.get("tests") or train // 8
+        return Sizes(0, 0, 0, 0.0, 0, 0, train, tests, tuple(sorted(counted)))
     if isinstance(spec, ReansweredSpec | TypedSpec):
         of_corpus = {name: counted[name] for name in ("pages", "chunks") if name in counted}
         parent = sizes_of(config, spec.of, of_corpus)
@@ -330,6 +346,8 @@ def total(lines: Sequence[Line]) -> Line:
 
 def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
     """Return what a job is expected to take; a rule that nothing is known of takes the time of its start."""
+    if job.rule == "answer":
+        return _answer(config, job, sizes)
     size = _size(config, job, sizes)
     if job.rule in PER_ITEM and size:
         counted, seconds = PER_ITEM[job.rule]
@@ -346,8 +364,9 @@ def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
         "write_requirements": _write_requirements,
         "write_instructions": _write_instructions,
         "train": _train,
-        "answer": _answer,
         "judge": _judge,
+        "try_judge": _try_judge,
+        "compare": _compare,
     }
     return costs[job.rule](config, job, size) if job.rule in costs else Cost(START.value)
 
@@ -355,6 +374,8 @@ def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
 def _size(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Sizes | None:
     if dataset := job.wildcards.get("dataset"):
         return sizes[dataset]
+    if comparison := job.wildcards.get("comparison"):
+        return sizes[config.study.comparisons[comparison].datasets[0]]
     corpus = job.wildcards.get("corpus")
     return next((sizes[d] for d in sizes if corpus and corpus_of(config, d) == corpus), None)
 
@@ -365,12 +386,24 @@ def weights_of(model: ModelSpec) -> float:
     return sum(file.size for file in model.files) / bytes_each
 
 
-def adapter_weights(model: ModelSpec, method: LoRA) -> float:
-    """Return the weights of an adapter on a model of Llama's proportions: 12 h² weights a layer, h / 128 layers."""
+def trained_weights(model: ModelSpec, method: AnyMethod) -> float:
+    """Return the weights that are trained: all, or an adapter's on a model of Llama's proportions.
+
+    These are 12 h² weights a layer and h / 128 layers.
+    """
+    if isinstance(method, Full):
+        return weights_of(model)
     width = float((weights_of(model) * 128 / 12) ** (1 / 3))
     # in + out of q, k, v, o are 2 h each; of gate, up, down h + 8/3 h each
     per_layer = 19 if method.targets == "all-linear" else 2 * len(method.targets)
     return method.rank * per_layer * width * width / 128
+
+
+def row_tokens(spec: AnyDataset) -> tuple[float, float]:
+    """Return the tokens that a row of a data set is taken to have, and those of its question alone."""
+    if isinstance(spec, DialoguesSpec):
+        return DIALOGUE_ROW.value, DIALOGUE.value
+    return ROW.value, QUESTION.value
 
 
 def _fetch_model(config: Config, job: Job, _: Sizes | None) -> Cost:
@@ -438,10 +471,25 @@ def _write_instructions(config: Config, job: Job, size: Sizes | None) -> Cost:
 
 
 def _judge(config: Config, job: Job, size: Sizes | None) -> Cost:
-    spec = config.judges[job.wildcards["judge"]]
     assert size
+    return _judged(config, job.wildcards["judge"], job, size.tests)
+
+
+def _try_judge(config: Config, job: Job, _: Sizes | None) -> Cost:
+    trial = config.trials[job.wildcards["trial"]]
+    return _judged(config, job.wildcards["judge"], job, round(trial.questions * TRIED_ANSWERS.value))
+
+
+def _compare(config: Config, job: Job, size: Sizes | None) -> Cost:
+    assert size
+    return _judged(config, config.study.comparisons[job.wildcards["comparison"]].judge, job, 2 * size.tests)
+
+
+def _judged(config: Config, judge: str, job: Job, verdicts: int) -> Cost:
+    """So many verdicts of a judge: a feedback each where it writes, else one token."""
+    spec = config.judges[judge]
     completion = FEEDBACK.value if spec.scoring == "generated" else 1
-    return _calls(config, spec.llm, job, size.tests, JUDGE_PROMPT.value, completion)
+    return _calls(config, spec.llm, job, verdicts, JUDGE_PROMPT.value, completion)
 
 
 def _calls(config: Config, name: str, job: Job, calls: int, prompt: float, completion: float) -> Cost:
@@ -458,7 +506,8 @@ def _calls(config: Config, name: str, job: Job, calls: int, prompt: float, compl
         start = GPU_START.value + 2 * weights / LOADING.value
         return Cost(start + calls * VLLM_CALL.value * weights / VLLM_WEIGHTS, calls, prompt, completion, disk=disk)
     if isinstance(llm, TransformersLLM):
-        seconds = _generating(weights, job, calls, prompt, completion, llm.group_size)
+        seconds = _start_of(weights, job)
+        seconds += _generating(weights, job, calls, prompt, completion, llm.group_size)
         return Cost(seconds, calls, prompt, completion, disk=disk)
     slower = weights / LLM_WEIGHTS * 2 / max(job.threads, 1)
     groups = -(-calls // llm.group_size)
@@ -467,40 +516,53 @@ def _calls(config: Config, name: str, job: Job, calls: int, prompt: float, compl
 
 
 def _train(config: Config, job: Job, size: Sizes | None) -> Cost:
-    model, method = config.models[job.wildcards["model"]], config.methods[job.wildcards["method"]]
+    model, method = config.models[job.wildcards["model"]], methods_of(config)[job.wildcards["method"]]
     assert size
-    tokens = size.train * method.epochs * ROW.value * PADDING.value
+    row, _ = row_tokens(config.datasets[job.wildcards["dataset"]])
+    tokens = size.train * method.epochs * row * PADDING.value
     # Forward 2 per weight and token, and 2 back through the frozen weights to the adapters (their own gradients, the
     # other 2 of Kaplan et al. 2020, are not taken); checkpointing does the forward pass twice.
-    flops = (6 if method.gradient_checkpointing else 4) * weights_of(model) * tokens
+    passes = 6 if isinstance(method, Full) else 4
+    flops = (passes + 2 * (method.gradient_checkpointing is True)) * weights_of(model) * tokens
     if job.where == GPU:
         start = GPU_START.value + 2 * weights_of(model) / LOADING.value
         seconds = start + flops / (max(job.gpus, 1) * GPU_FLOPS.value * GPU_MFU.value)
     else:
         seconds = 3 * START.value + flops / CPU_TRAINING.value * 2 / max(job.threads, 1)
-    adapter = 4 * adapter_weights(model, method)
-    return Cost(seconds, disk=adapter + 2 * 3 * adapter)  # while it runs: two checkpoints with Adam's two moments
+    trained = 4 * trained_weights(model, method)
+    # while it runs: the last two checkpoints and the best, each with Adam's two moments
+    return Cost(seconds, disk=trained + 3 * 3 * trained)
 
 
-def _answer(config: Config, job: Job, size: Sizes | None) -> Cost:
-    model = config.models[job.wildcards["run"].split("/")[0]]
-    assert size
-    prompt = QUESTION.value + (config.retrieval.top_k * size.chunk_tokens if job.wildcards["mode"] == "rag" else 0)
-    written = config.decoding.max_new_tokens
-    seconds = _generating(weights_of(model), job, size.tests, prompt, written, config.decoding.batch_size)
-    return Cost(seconds, size.tests, prompt, written, disk=size.tests * STORED_CALL.value)
+def _answer(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
+    """The arms that share a loaded base, one after the other."""
+    seconds = calls = read = 0.0
+    written, together = config.decoding.max_new_tokens, config.decoding.batch_size
+    for n, (run, mode, dataset) in enumerate(loads(config)[job.wildcards["load"]]):
+        size, (_, prompt) = sizes[dataset], row_tokens(config.datasets[dataset])
+        if mode != "closed":
+            prompt += size.chunk_tokens * (config.retrieval.top_k if mode == "rag" else 1)
+        weights = weights_of(config.models[run.model])
+        start = _start_of(weights, job) if n == 0 else 0.0
+        seconds += start + _generating(weights, job, size.tests, prompt, written, together)
+        calls, read = calls + size.tests, read + size.tests * prompt
+    return Cost(seconds, calls, read / max(calls, 1), written, disk=calls * STORED_CALL.value)
 
 
 def _generating(weights: float, job: Job, rows: int, prompt: float, written: float, together: int) -> float:
-    """Return the seconds of a job in which transformers' generate answers rows, so many together."""
+    """Return the seconds in which transformers' generate answers rows, so many together, without its start."""
     steps = -(-rows // together) * written
     reading = 2 * weights * rows * prompt
     if job.where == GPU:
         step = 2 * weights / (GPU_BANDWIDTH.value * GPU_DECODING.value)
-        start = GPU_START.value + 2 * weights / LOADING.value
-        return start + steps * step + reading / (GPU_FLOPS.value * GPU_MFU.value)
+        return steps * step + reading / (GPU_FLOPS.value * GPU_MFU.value)
     slower = 2 / max(job.threads, 1)
-    return 2 * START.value + slower * (steps * CPU_DECODING.value * weights + reading / CPU_TRAINING.value)
+    return slower * (steps * CPU_DECODING.value * weights + reading / CPU_TRAINING.value)
+
+
+def _start_of(weights: float, job: Job) -> float:
+    """Return the seconds until transformers' generate begins: imports, and the weights."""
+    return GPU_START.value + 2 * weights / LOADING.value if job.where == GPU else 2 * START.value
 
 
 # --- in words ---
@@ -569,8 +631,7 @@ def _row(line: Line) -> tuple[str, ...]:
 def notes(config: Config, lines: Sequence[Line], sizes: Mapping[str, Sizes]) -> list[str]:
     """Return what the counts are taken from, what the columns mean, and what is missing."""
     sentences = [
-        f"{name}: {size.asked:,} {_of_chunks(config, name, size)} are asked about, {size.written:,} pairs written, "
-        f"{size.kept:,} kept, {size.train:,} training rows, {size.tests:,} test questions "
+        f"{name}: {_made_of(config, name, size)}{size.train:,} training rows, {size.tests:,} test questions "
         + (f"({', '.join(size.counted)}: counted; the rest is expected)" if size.counted else "(all of it expected)")
         for name, size in sizes.items()
     ]
@@ -606,6 +667,14 @@ def over_budget(config: Config, lines: Sequence[Line]) -> str:
     return ""
 
 
+def _made_of(config: Config, dataset: str, size: Sizes) -> str:
+    """Return what a data set is made of, in words; nothing for dialogues, which are read as they are."""
+    if isinstance(config.datasets[dataset], DialoguesSpec):
+        return ""
+    chunks = _of_chunks(config, dataset, size)
+    return f"{size.asked:,} {chunks} are asked about, {size.written:,} pairs written, {size.kept:,} kept, "
+
+
 def _of_chunks(config: Config, dataset: str, size: Sizes) -> str:
     if "chunks" in size.counted:
         return f"of {size.chunks:,} chunks"
@@ -614,11 +683,13 @@ def _of_chunks(config: Config, dataset: str, size: Sizes) -> str:
     return "chunks (a guess: the corpus is not cut yet and max_chunks is not set)"
 
 
-def assumptions(lines: Sequence[Line]) -> list[Assumption]:
+def assumptions(lines: Sequence[Line], config: Config) -> list[Assumption]:
     """Return the assumptions that stand behind the lines."""
+    specs = made(config).values()
+    dialogues = [spec for spec in specs if isinstance(spec, DialoguesSpec)]
     rules = {line.rule for line in lines}
     where = ", ".join(line.where for line in lines)
-    chosen = [CHUNKS, CHUNK_FILL, CHUNKS_PER_PAGE, KEPT]
+    chosen = [CHUNKS, CHUNK_FILL, CHUNKS_PER_PAGE, KEPT] if len(dialogues) < len(specs) else []
     if "write_pairs" in rules:
         chosen += [WRITE_PROMPT, WRITTEN_PAIR]
     if "rephrase_questions" in rules:
@@ -633,10 +704,14 @@ def assumptions(lines: Sequence[Line]) -> list[Assumption]:
         chosen += [SPARE_ROWS, REQUIREMENTS_PROMPT, REQUIREMENT]
     if "write_instructions" in rules:
         chosen += [SPARE_ROWS, INSTRUCTIONS_PROMPT, CALL, PITCH]
-    if "judge" in rules:
+    if rules & {"judge", "try_judge", "compare"}:
         chosen += [JUDGE_PROMPT, FEEDBACK]
+    if "try_judge" in rules:
+        chosen += [TRIED_ANSWERS]
     if rules & {"train", "answer"}:
-        chosen += [QUESTION, ROW, PADDING, GGUF_BYTES]
+        chosen += [QUESTION, ROW] if len(dialogues) < len(specs) else []
+        chosen += [DIALOGUES, DIALOGUE, DIALOGUE_ROW] if dialogues else []
+        chosen += [PADDING, GGUF_BYTES]
         if GPU in where:
             chosen += [GPU_FLOPS, GPU_MFU, GPU_BANDWIDTH, GPU_DECODING, GPU_START]
         else:
@@ -661,5 +736,5 @@ def as_json(config: Config, lines: Sequence[Line], sizes: Mapping[str, Sizes]) -
         "lines": [plain(line) for line in lines],
         "total": plain(total(lines)),
         "sizes": {name: asdict(size) for name, size in sizes.items()},
-        "assumptions": [asdict(assumption) for assumption in assumptions(lines)],
+        "assumptions": [asdict(assumption) for assumption in assumptions(lines, config)],
     }

@@ -95,7 +95,10 @@ class TypedPair:
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a data set: a question in one wording, as messages a trainer or a server takes."""
+    """One row of a data set: a question in one wording, as messages a trainer or a server takes.
+
+    `references` are all right answers that are known, `answer` among them; empty where there is no other.
+    """
 
     id: str
     pair_id: str
@@ -107,6 +110,7 @@ class Example:
     question: str
     answer: str
     messages: list[Message]
+    references: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Score:
-    """One judge's score of one answer; None where the judge gave none. `raw` is what it said, word for word."""
+    """One judge's score of one answer; None where the judge gave none. `raw` is what it said, word for word.
+
+    Of a judge that writes, `strict` and `lenient` are what the two parsers read, `score` the one that the study trusts.
+    """
 
     id: str
     answer_id: str
@@ -158,19 +165,27 @@ class Score:
     raw: str
     distribution: dict[str, float] = field(default_factory=dict)
     call_id: str = ""
+    strict: int | None = None
+    lenient: int | None = None
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Metrics of one answer that need no judge. `facts` counts the table's facts in the reference answer."""
+    """Metrics of one answer that need no judge. `facts` counts the table's facts in the reference answer.
+
+    `values`: by the names of scores/measure.py. `named`: the product that an answer to a recommendation names.
+    `encoder`: BERTScore's settings; None where it is not computed.
+    """
 
     answer_id: str
     example_id: str
-    rouge_l: float
+    values: dict[str, float]
     facts: int
     facts_recalled: int
     trained_facts: int
     trained_facts_recalled: int
+    named: str | None = None
+    encoder: str | None = None
 
 
 Row = TypeVar("Row")

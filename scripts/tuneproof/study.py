@@ -8,6 +8,7 @@ Configuration holds science; threads, memory, partitions and other facts of a si
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import os
 import re
@@ -30,13 +31,15 @@ from pydantic import (
     model_validator,
 )
 
+from tuneproof.arithmetic import Wanted
 from tuneproof.errors import InputError
 
-Mode = Literal["closed", "rag"]
+Mode = Literal["closed", "rag", "oracle"]
 Split = Literal["train", "val", "test_trained_pages", "test_new_pages"]
 TEST_SPLITS: tuple[Split, ...] = ("test_trained_pages", "test_new_pages")
 SPLITS: tuple[Split, ...] = ("train", "val", *TEST_SPLITS)
-Scoring = Literal["expected", "generated"]
+Scoring = Literal["expected", "yes_no", "generated"]
+Parser = Literal["strict", "lenient"]
 Retriever = Literal["dense", "bm25", "fused"]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
@@ -570,9 +573,46 @@ class PitchSpec(_Instructions):
     group: str | None = Field(None, description="The corpus's group of pages that is used; all if unset.")
 
 
+class Dialogues(_Section):
+    """Which dialogues are read, and how: all that their rows depend on."""
+
+    path: str = Field(description="The folder. $VARIABLES of the environment are filled in.")
+    layout: Literal["auto", "tweetsum", "dialogstudio", "turns"] = Field(
+        "auto",
+        description="tweetsum: TWEETSUM as published, its text in `tweets`; dialogstudio: DialogStudio's; turns: a row "
+        "has turns and summaries; auto: whichever the folder holds.",
+    )
+    tweets: str | None = Field(
+        None,
+        description="Layout tweetsum: the table of tweets (Customer Support on Twitter); twcs.csv in the folder if "
+        "unset. $VARIABLES of the environment are filled in.",
+    )
+    clean: bool = Field(True, description="Take web addresses, @names and ^initials out of what is said.")
+    system: str | None = Field(None, description="File with the system prompt; none if unset.")
+
+    @property
+    def folder(self) -> Path:
+        """The folder with the environment's variables filled in."""
+        return Path(os.path.expandvars(self.path))
+
+    @property
+    def tweets_file(self) -> Path:
+        """The table of tweets with the environment's variables filled in."""
+        return Path(os.path.expandvars(self.tweets)) if self.tweets else self.folder / "twcs.csv"
+
+
+class DialoguesSpec(_AnyKind, Dialogues):
+    """Published dialogues and their summaries, in the splits that they were published in."""
+
+    kind: Literal["dialogues"] = Field(description="dialogues: dialogues and summaries that people wrote of them.")
+    encoder: Id = Field(description="The model of `models` that compares texts, and whose tokenizer counts tokens.")
+    source: str | None = Field(None, description="Where the dialogues come from, for the card; the path if unset.")
+    licence: str | None = Field(None, description="Licence of the dialogues, for the card.")
+
+
 InstructionsSpec = NextStepsSpec | PitchSpec
 OfPairsSpec = ReansweredSpec | TypedSpec | NextStepsSpec
-AnyDataset = DatasetSpec | ReansweredSpec | TypedSpec | RecommendationSpec | NextStepsSpec | PitchSpec
+AnyDataset = DatasetSpec | ReansweredSpec | TypedSpec | RecommendationSpec | NextStepsSpec | PitchSpec | DialoguesSpec
 
 
 def _kind(value: Any) -> str:
@@ -585,7 +625,8 @@ Dataset = Annotated[
     | Annotated[TypedSpec, Tag("typed")]
     | Annotated[RecommendationSpec, Tag("recommendation")]
     | Annotated[NextStepsSpec, Tag("next-steps")]
-    | Annotated[PitchSpec, Tag("pitch")],
+    | Annotated[PitchSpec, Tag("pitch")]
+    | Annotated[DialoguesSpec, Tag("dialogues")],
     Discriminator(_kind),
 ]
 
@@ -599,18 +640,52 @@ def parse_dataset(text: str) -> AnyDataset:
     return spec
 
 
-class LoRA(_Section):
-    """Low-rank adapters, with TRL and PEFT."""
+class BMUF(_Section):
+    """Blockwise model-update filtering: devices train alone for a block, then their updates are filtered together."""
 
-    kind: Literal["lora"] = Field(description="lora")
-    rank: int = Field(ge=1, description="Rank of the adapters.")
-    alpha: int = Field(gt=0, description="Scale: the update is multiplied by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
-    targets: list[str] | Literal["all-linear"] = Field("all-linear", description="Modules that get an adapter.")
+    form: Literal["classical", "nesterov"] = Field(
+        "nesterov", description="Where a block starts: see docs/training.md."
+    )
+    block_steps: int = Field(8, ge=1, description="Optimiser steps of a block, in which nothing is exchanged.")
+    momentum: float | None = Field(
+        None, ge=0, lt=1, description="Block momentum; 1 - 1/devices if unset. 0 is plain averaging."
+    )
+    rate: float = Field(1.0, gt=0, description="Block learning rate.")
+    moments: Literal["keep", "reset", "average"] = Field(
+        "keep", description="What becomes of AdamW's moments at the end of a block."
+    )
+
+
+class Speed(_Section):
+    """What makes training fast without changing what is learned. docs/training.md has each one's measured gain."""
+
+    packing: bool = Field(
+        True, description="Lay a batch's rows one behind the other, unseen by each other, instead of padding them."
+    )
+    answer_logits: bool = Field(True, description="Compute logits of the answers only: prompts are not learned.")
+    attention: Literal["auto", "eager", "sdpa", "segments", "varlen"] = Field(
+        "auto",
+        description="segments: matmul and softmax row by row (CPU); varlen: flash attention over packed rows (GPU); "
+        "eager, sdpa: transformers' own; auto: the best that the device has.",
+    )
+    fused: bool = Field(
+        True, description="An adapter and the layer under it as one function with a backward of its own."
+    )
+    compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler.")
+    liger: bool = Field(False, description="Liger's Triton kernels; on a GPU only.")
+
+
+class _Tuning(_Section):
     epochs: int = Field(ge=1, description="Passes over the training set.")
     learning_rate: float = Field(gt=0, description="Peak learning rate.")
     schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="Decay of the learning rate.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    optimizer: Literal["adamw", "paged_adamw_32bit", "adamw_8bit"] = Field(
+        "adamw",
+        description="adamw; paged_adamw_32bit: its moments move to the host where the GPU is full; adamw_8bit: moments "
+        "in blocks of 8 bits.",
+    )
+    bmuf: BMUF | None = Field(None, description="Filter the updates of several devices blockwise.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     batch_size: int = Field(ge=1, description="Examples per device and step.")
@@ -618,25 +693,183 @@ class LoRA(_Section):
     devices: int = Field(
         1, ge=1, description="GPUs of one training job; the batch of a step is batch_size × accumulation × devices."
     )
-    max_tokens: int = Field(512, ge=16, description="Longest example in tokens; a longer one is an error.")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="Arithmetic of the frozen weights.")
-    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    sharding: Literal["none", "zero1", "zero2", "zero3"] = Field(
+        "none", description="What DeepSpeed spreads over the devices: moments; and gradients; and weights."
+    )
+    max_tokens: int = Field(512, ge=16, description="Longest example in tokens.")
+    too_long: Literal["refuse", "drop"] = Field(
+        "refuse", description="What becomes of a longer example: an error, or left out and counted. None is ever cut."
+    )
+    precision: Wanted = Field(
+        "auto", description="Arithmetic of the model; auto: bf16 where the device multiplies in it, else fp32."
+    )
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto", description="Trade time for memory; auto: where what a step keeps would not fit."
+    )
+    evaluations: int | None = Field(
+        None, ge=1, description="Evaluations, evenly over the training; one an epoch if unset."
+    )
     save_steps: int = Field(50, ge=1, description="Optimiser steps between two checkpoints: what a kill can cost.")
+    speed: Speed = Field(Speed(), description="What makes training fast without changing what is learned.")
+
+    @model_validator(mode="after")
+    def _devices_share(self) -> Self:
+        """What cannot be spread over devices, or not together."""
+        sharded = self.sharding != "none"
+        if sharded and self.devices == 1:
+            raise ValueError(f"sharding: {self.sharding!r} spreads over devices, expected none, or devices: 2 or more")
+        if sharded and self.bmuf:
+            raise ValueError(f"bmuf: a worker has whole weights, expected sharding: none instead of {self.sharding}")
+        if sharded and self.optimizer != "adamw":
+            raise ValueError(f"optimizer: {self.optimizer!r} cannot be sharded, expected adamw, or sharding: none")
+        if self.bmuf and self.bmuf.moments == "average" and self.optimizer == "adamw_8bit":
+            raise ValueError("bmuf.moments: 8 bits cannot be averaged, expected keep or reset with adamw_8bit")
+        return self
+
+
+class _Adapters(_Tuning):
+    rank: int = Field(ge=1, description="Rank of the adapters.")
+    alpha: int = Field(gt=0, description="Scale: the update is multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' input.")
+    targets: list[str] | Literal["all-linear"] = Field("all-linear", description="Modules that get an adapter.")
+
+
+class LoRA(_Adapters):
+    """Low-rank adapters beside frozen weights (PEFT)."""
+
+    kind: Literal["lora"] = Field(description="lora: low-rank adapters beside frozen weights.")
+
+
+class QLoRA(_Adapters):
+    """Low-rank adapters beside weights that are frozen in 4 bits (NF4, bitsandbytes)."""
+
+    kind: Literal["qlora"] = Field(description="qlora: the same beside weights in 4 bits (NF4).")
+    double_quantisation: bool = Field(True, description="Quantise the quantisation's constants as well.")
+
+    @model_validator(mode="after")
+    def _whole_weights(self) -> Self:
+        if self.sharding == "zero3":
+            raise ValueError("sharding: 'zero3' cannot spread weights of 4 bits, expected none, zero1 or zero2")
+        return self
+
+
+class Full(_Tuning):
+    """All weights are trained."""
+
+    kind: Literal["full"] = Field(description="full: all weights are trained.")
+
+
+AnyMethod = LoRA | QLoRA | Full
+Method = Annotated[AnyMethod, Field(discriminator="kind")]
+
+
+def parse_method(text: str) -> AnyMethod:
+    """Read a method's section of whatever kind from JSON; raise InputError where it is wrong."""
+    try:
+        spec: AnyMethod = TypeAdapter(Method).validate_json(text)
+    except ValidationError as error:
+        raise InputError("section Method: " + "; ".join(_sentence(e) for e in error.errors())) from None
+    return spec
+
+
+class SweepSpec(_Section):
+    """A search for hyper-parameters: every combination of the grid is trained, and compared by its validation loss."""
+
+    model: Id = Field(description="The student, of `models`.")
+    method: Id = Field(description="The method of `methods` whose keys are varied.")
+    dataset: Id = Field(description="The data set of `datasets` that is trained on.")
+    grid: dict[str, Annotated[list[JsonValue], Field(min_length=1)]] = Field(
+        min_length=1,
+        description="Key of the method -> values, e.g. {rank: [8, 32], learning_rate: [1.0e-4, 1.0e-3]}; numbers and "
+        "words only.",
+    )
+    seeds: list[int] = Field(
+        [1], min_length=1, description="Seeds of every combination; one alone gives no interval, three or more do."
+    )
 
 
 class JudgeSpec(_Section):
     """How an answer is scored from 1 to 5 against the reference answer."""
 
     llm: Id = Field(description="The LLM that judges.")
-    prompt: str = Field("prompts/judge.paper.txt", description="Prompt file.")
+    prompt: str = Field(
+        "prompts/judge.paper.txt",
+        description="Prompt file; prompts/judge.yes-no.txt if unset with scoring yes_no. docs/judges.md has what else "
+        "there is.",
+    )
     scoring: Scoring = Field(
         "expected",
         description="expected: the mean of the model's distribution over the scores 1 to 5; "
-        "generated: the score at the very end of a written feedback, missing where there is none.",
+        "yes_no: 1 + 4 × the probability of Yes to the question that the prompt ends with; "
+        "generated: the score at the end of a written feedback, missing where there is none.",
+    )
+    parser: Parser = Field(
+        "strict",
+        description="What counts under scoring generated; strict: [RESULT] n at the very end, as the prompt demands; "
+        "lenient: what a person would read. Both are kept and both rates printed.",
     )
     max_failed: float = Field(
         0.2, ge=0, le=1, description="Share of an arm's answers without a score above which to stop."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompt_of_its_kind(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("scoring") == "yes_no":
+            return {"prompt": "prompts/judge.yes-no.txt", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _something_to_parse(self) -> JudgeSpec:
+        if self.scoring != "generated" and self.parser != "strict":
+            raise ValueError(f"parser: {self.parser!r} has nothing to read, expected it with scoring: generated only")
+        return self
+
+
+class JudgedAnswers(_Section):
+    """Answers that people have judged: all that a judge's scores of them depend on."""
+
+    file: str = Field(
+        description="Answers with people's judgements, in EVOUNA's format. $VARIABLES of the environment are filled in."
+    )
+    questions: int = Field(
+        240, ge=4, description="Questions drawn, with the answers of all systems: half to choose by, half to report."
+    )
+    seed: int = Field(1, description="Seed of the draw.")
+
+    @property
+    def path(self) -> Path:
+        """The file with the environment's variables filled in."""
+        return Path(os.path.expandvars(self.file))
+
+
+class TrialSpec(JudgedAnswers):
+    """Judges on trial: answers that people have judged, scored by each judge and by metrics that need none."""
+
+    judges: list[Id] = Field(min_length=1, description="Judges of `judges`.")
+    encoder: Id = Field(description="The model of `models` behind the embedding cosine and BERTScore.")
+    layer: int | None = Field(
+        None, ge=1, description="Layer of the encoder whose vectors BERTScore compares; no BERTScore if unset."
+    )
+
+
+class Comparison(_Section):
+    """Two arms' answers to the same questions, of which a judge takes the better one, in both orders."""
+
+    judge: Id = Field(description="A judge of `judges`; it chooses by distribution, or in writing under generated.")
+    arms: Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
+        description="The two arms, as below results/answers without the ending, e.g. [m/lora/d/seed1/d.closed, "
+        "m/base/d.rag]."
+    )
+    prompt: str = Field(
+        "prompts/compare.txt",
+        description="Prompt file; prompts/compare.prometheus-eval.txt is for judges that write.",
+    )
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data set that each of the two arms has answered."""
+        return [Path(arm).name.rsplit(".", 1)[0] for arm in self.arms]
 
 
 class Retrieval(_Section):
@@ -652,8 +885,44 @@ class Retrieval(_Section):
 class Decoding(_Section):
     """How the students answer. Greedy."""
 
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="transformers: in batches, on a CPU or a GPU; vllm: on a GPU, in the judge's image.",
+    )
+    precision: Wanted = Field(
+        "auto", description="Arithmetic of the student; auto: bf16 where the device multiplies in it, else fp32."
+    )
     max_new_tokens: int = Field(48, ge=1, description="Longest answer in tokens.")
-    batch_size: int = Field(16, ge=1, description="Questions answered together.")
+    batch_size: int = Field(16, ge=1, description="Questions answered together; vllm: 256 or more keep a GPU busy.")
+    loads: int | None = Field(
+        None,
+        ge=1,
+        description="Jobs that share the runs of a model, base and adapters. Each loads the base once, waits for the "
+        "trainings of its runs, and has all their arms written anew where one has changed. Unset: one with vllm, which "
+        "takes minutes to start; one a run with transformers. Answers do not depend on it.",
+    )
+
+    @model_validator(mode="after")
+    def _served(self) -> Self:
+        if self.engine == "vllm" and self.precision == "fp32":
+            raise ValueError("precision: vLLM has no adapters in fp32, expected bf16 with engine: vllm")
+        return self
+
+
+class BertScoreSpec(_Section):
+    """BERTScore's encoder. Its figures compare with none of another encoder or layer."""
+
+    encoder: Id = Field(description="A model of `models`, an encoder.")
+    layer: int = Field(
+        ge=1, description="The layer whose hidden states are compared, e.g. 17 of roberta-large, the package's default."
+    )
+
+
+class Metrics(_Section):
+    """What is measured of answers without a judge."""
+
+    stemmer: bool = Field(True, description="ROUGE compares stems of words (Porter).")
+    bertscore: BertScoreSpec | None = Field(None, description="Compute BERTScore with this encoder; none if unset.")
 
 
 class Leaks(_Section):
@@ -679,14 +948,42 @@ class StudySpec(_Section):
         [], description="Data sets that are made, with their cards, but neither tuned nor tested on."
     )
     seeds: list[int] = Field(min_length=1, description="Seeds of the training runs.")
+    sweeps: list[Id] = Field([], description="Sweeps of `sweeps`: trained and tabulated, neither answered nor judged.")
     exclude: list[dict[Literal["model", "method", "dataset", "seed"], str | int]] = Field(
         [], description="Combinations to leave out, e.g. {model: x, method: y}."
     )
-    base_modes: list[Mode] = Field(["closed", "rag"], min_length=1, description="How the untuned model is asked.")
+    base_modes: list[Mode] = Field(
+        ["closed", "rag"],
+        min_length=1,
+        description="How the untuned model is asked. closed: the question alone; rag: under the chunks that were "
+        "retrieved; oracle: under the chunk that it was written from.",
+    )
     tuned_modes: list[Mode] = Field(["closed"], min_length=1, description="How each tuned model is asked.")
-    judges: list[Id] = Field(min_length=1, description="Judges.")
-    bootstrap: int = Field(10_000, ge=1000, description="Resamples behind each interval.")
+    cross: bool = Field(
+        True,
+        description="Each tuned model answers the tests of every data set, not of its own alone: else the difficulty "
+        "of a set's questions and what was trained on cannot be told apart.",
+    )
+    judges: list[Id] = Field([], description="Judges; without one, answers are measured only.")
+    permutations: int = Field(
+        10_000, ge=1000, description="Most permutations behind a permutation test; fewer are all there are, and tried."
+    )
+    wished_difference: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Share of a metric's scale, 0.05 is 0.2 points of a judge: the table says how many questions show "
+        "such a difference.",
+    )
+    trials: list[Id] = Field([], description="Trials of `trials`: judges held against people's judgements.")
+    comparisons: dict[Id, Comparison] = Field(
+        {}, description="Pairs of arms of which a judge takes the better answers."
+    )
     leaks: Leaks = Field(Leaks(), description="What test sets may share with training sets.")
+    published: dict[Id, str] = Field(
+        {},
+        description="Data set of the study -> `dataset` of report/published.csv whose numbers stand beside its own.",
+    )
 
 
 class Containers(_Section):
@@ -714,16 +1011,19 @@ class Config(_Section):
     """The whole configuration: registries keyed by id, and a study over the ids."""
 
     study: StudySpec = Field(description="The grid.")
-    corpora: dict[Id, CorpusSpec] = Field(description="Where pages come from.")
-    datasets: dict[Id, Dataset] = Field(description="What is made from the corpora.")
+    corpora: dict[Id, CorpusSpec] = Field({}, description="Where pages come from.")
+    datasets: dict[Id, Dataset] = Field(description="What is made from the corpora, or read.")
     models: dict[Id, ModelSpec] = Field(description="Weights.")
-    methods: dict[Id, LoRA] = Field(description="Ways of tuning.")
-    llms: dict[Id, LLM] = Field(description="Models that write and judge.")
-    judges: dict[Id, JudgeSpec] = Field(description="Judges.")
+    methods: dict[Id, Method] = Field(description="Ways of tuning.")
+    sweeps: dict[Id, SweepSpec] = Field({}, description="Searches for hyper-parameters.")
+    llms: dict[Id, LLM] = Field({}, description="Models that write and judge.")
+    judges: dict[Id, JudgeSpec] = Field({}, description="Judges.")
+    trials: dict[Id, TrialSpec] = Field({}, description="Answers that people have judged, to hold judges against.")
     calls: Calls = Field(Calls(), description="Rules for all model calls.")
     containers: Containers = Field(Containers(), description="Images.")
     retrieval: Retrieval = Field(Retrieval(), description="The retrieval arm.")
     decoding: Decoding = Field(Decoding(), description="How students answer.")
+    metrics: Metrics = Field(Metrics(), description="What is measured of answers.")
 
     @model_validator(mode="after")
     def _ids_exist(self) -> Config:
@@ -752,6 +1052,8 @@ class Config(_Section):
                     raise ValueError(f"datasets.{name}.of: {dataset.of!r} is of kind {parent.kind}, expected pairs")
                 if isinstance(dataset, TypedSpec) and not parent.types:
                     raise ValueError(f"datasets.{name}.of: {dataset.of!r} has no section `types`, expected one")
+        if self.metrics.bertscore:
+            check("metrics.bertscore.encoder", self.metrics.bertscore.encoder, "models")
         if self.retrieval.reranker is not None:
             check("retrieval.reranker", self.retrieval.reranker, "models")
         for name, llm in self.llms.items():
@@ -759,6 +1061,22 @@ class Config(_Section):
                 check(f"llms.{name}.model", llm.model, "models")
         for name, judge in self.judges.items():
             check(f"judges.{name}.llm", judge.llm, "llms")
+        for name, trial in self.trials.items():
+            check(f"trials.{name}.encoder", trial.encoder, "models")
+            for tried in trial.judges:
+                check(f"trials.{name}.judges", tried, "judges")
+            if again := [v for i, v in enumerate(trial.judges) if v in trial.judges[:i]]:
+                raise ValueError(f"trials.{name}.judges: {again[0]!r} is there twice, expected each once")
+        for name, sweep in self.sweeps.items():
+            for key in ("model", "method", "dataset"):
+                check(f"sweeps.{name}.{key}", getattr(sweep, key), f"{key}s")
+            if twice := [seed for i, seed in enumerate(sweep.seeds) if seed in sweep.seeds[:i]]:
+                raise ValueError(f"sweeps.{name}.seeds: {twice[0]!r} is there twice, expected each once")
+            for variant in _variants(f"sweeps.{name}", self.methods[sweep.method], sweep):
+                if variant in self.methods:
+                    raise ValueError(
+                        f"sweeps.{name}: its variant {variant!r} is in `methods` too, expected other names"
+                    )
         for rule in self.study.exclude:
             for key, value in rule.items():
                 registry = f"{key}s"
@@ -766,15 +1084,38 @@ class Config(_Section):
                     check("study.exclude", str(value), registry)
                 elif value not in self.study.seeds:
                     raise ValueError(f"study.exclude: seed {value!r} is not in `study.seeds`")
-        for name in ("models", "methods", "datasets", "also_make", "seeds", "judges", "base_modes", "tuned_modes"):
+        for name in (
+            "models",
+            "methods",
+            "datasets",
+            "also_make",
+            "seeds",
+            "sweeps",
+            "judges",
+            "trials",
+            "base_modes",
+            "tuned_modes",
+        ):
             values = getattr(self.study, name)
             if twice := [v for i, v in enumerate(values) if v in values[:i]]:
                 raise ValueError(f"study.{name}: {twice[0]!r} is there twice, expected each once")
-        for registry in ("models", "methods", "datasets", "judges"):
+        for registry in ("models", "methods", "datasets", "sweeps", "judges", "trials"):
             for value in getattr(self.study, registry):
                 check(f"study.{registry}", value, registry)
+        for value in self.study.published:
+            check("study.published", value, "datasets")
         for value in self.study.also_make:
             check("study.also_make", value, "datasets")
+        answering = [arm_path(*arm) for arm in arms(self)]
+        for name, comparison in self.study.comparisons.items():
+            key = f"study.comparisons.{name}"
+            check(f"{key}.judge", comparison.judge, "judges")
+            for arm in comparison.arms:
+                if arm not in answering:
+                    raise ValueError(f"{key}.arms: {arm!r} is no arm of the study{_suggest(arm, answering)}")
+            if len(set(comparison.arms)) < 2 or len(set(comparison.datasets)) > 1:
+                one, other = comparison.arms
+                raise ValueError(f"{key}.arms: {one!r} and {other!r}, expected two arms on the same data set")
         for name in llms_of(self):
             llm = self.llms[name]
             if self.calls.budget.dollars is not None and isinstance(llm, ApiLLM) and llm.price is None:
@@ -822,6 +1163,82 @@ def expand_runs(config: Config) -> list[Run]:
     return runs
 
 
+def variants(config: Config, name: str) -> dict[str, AnyMethod]:
+    """Return the methods that a sweep compares, by id, e.g. `lora-rank8-learning_rate0.0002`, in the grid's order."""
+    sweep = config.sweeps[name]
+    return _variants(f"sweeps.{name}", config.methods[sweep.method], sweep)
+
+
+def methods_of(config: Config) -> dict[str, AnyMethod]:
+    """Return every method that the study may train with: those of `methods`, and the variants of its sweeps."""
+    swept = [variants(config, name) for name in config.study.sweeps]
+    return {**config.methods, **{variant: method for each in swept for variant, method in each.items()}}
+
+
+def sweep_runs(config: Config, name: str) -> list[Run]:
+    """Return a sweep's runs: every variant with every seed."""
+    sweep = config.sweeps[name]
+    return [Run(sweep.model, v, sweep.dataset, seed) for v in variants(config, name) for seed in sweep.seeds]
+
+
+def sweep_points(config: Config, name: str) -> dict[str, dict[str, Any]]:
+    """Return each variant's point of a sweep's grid, by id: {variant: {key: value}}."""
+    keys = config.sweeps[name].grid
+    return {variant: {key: getattr(m, key) for key in keys} for variant, m in variants(config, name).items()}
+
+
+def _variants(key: str, method: AnyMethod, sweep: SweepSpec) -> dict[str, AnyMethod]:
+    """Return each combination of a grid as a method, by id.
+
+    Keys stand in an id in one order, the adapters' own first, so that two sweeps that meet share their runs; values are
+    written as the method reads them: 1e-4, which YAML takes for a word, is 0.0001 in either spelling.
+    """
+    fields = type(method).model_fields.items()
+    known = [name for name, field in fields if name != "kind" and _is_scalar(field.annotation)]
+    known.sort(key=lambda name: name not in _Adapters.__annotations__)
+    plain = method.model_dump()
+    values: dict[str, list[Any]] = {}
+    for name, given in sweep.grid.items():
+        if name in type(method).model_fields and name not in known:
+            raise ValueError(f"{key}.grid.{name}: cannot be varied, expected one of: {', '.join(known)}")
+        if name not in known:
+            raise ValueError(f"{key}.grid.{name}: unknown key{_suggest(name, known)}")
+        values[name] = [_with(f"{key}.grid.{name}", plain, {name: value}, name) for value in given]
+        if twice := [v for i, v in enumerate(values[name]) if v in values[name][:i]]:
+            raise ValueError(f"{key}.grid.{name}: {twice[0]!r} is there twice, expected each once")
+    found: dict[str, AnyMethod] = {}
+    for combination in itertools.product(*values.values()):
+        chosen = dict(zip(values, combination, strict=True))
+        variant = "-".join([sweep.method, *(f"{name}{_as_id(chosen[name])}" for name in known if name in chosen)])
+        found[variant] = _with(f"{key}: {variant}", plain, chosen)
+    return found
+
+
+def _with(place: str, method: Mapping[str, Any], changed: Mapping[str, Any], key: str = "") -> Any:
+    """Return the method with some keys changed, or one value as the method reads it; messages begin with `place`."""
+    if unfit := [v for v in changed.values() if not isinstance(v, str | int | float)]:
+        raise ValueError(f"{place}: {unfit[0]!r} is wrong: expected a number, a word, true or false")
+    try:
+        spec: AnyMethod = TypeAdapter(Method).validate_python({**method, **changed})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        message = wrong["msg"].removeprefix("Value error, ")
+        if wrong["type"] == "value_error":
+            raise ValueError(f"{place}: {message}") from None
+        raise ValueError(f"{place}: {wrong['input']!r} is wrong: {message[0].lower()}{message[1:]}") from None
+    return getattr(spec, key) if key else spec
+
+
+def _is_scalar(annotation: Any) -> bool:
+    """Whether a key holds a number or a word, neither a list nor a section: only such values can stand in an id."""
+    plain = (int, float, bool, type(None))
+    return all(branch in plain or get_origin(branch) is Literal for branch in _branches(annotation))
+
+
+def _as_id(value: Any) -> str:
+    return str(value).lower().replace("+", "")
+
+
 def looked_up(config: Config) -> list[str]:
     """Return the study's data sets whose questions a corpus answers; instructions bring all that they are about."""
     kinds = DatasetSpec | ReansweredSpec | TypedSpec
@@ -829,39 +1246,91 @@ def looked_up(config: Config) -> list[str]:
 
 
 def arms(config: Config) -> list[tuple[Run, Mode, str]]:
-    """Return every (run, mode, data set) that answers test questions: a base model all, a tuned one its own."""
-    study = config.study
+    """Return every (run, mode, data set) that answers test questions.
+
+    A base model answers all; so does a tuned one, or its own alone without `study.cross`. Only where a corpus answers
+    the questions is there a chunk to give.
+    """
+    study, searched = config.study, looked_up(config)
     return [
         (run, mode, dataset)
         for run in expand_runs(config)
         for mode in (study.base_modes if run.method is None else study.tuned_modes)
-        for dataset in ([run.dataset] if run.dataset else study.datasets)
-        if mode == "closed" or dataset in looked_up(config)
+        for dataset in (study.datasets if study.cross or run.dataset is None else [run.dataset])
+        if mode == "closed" or dataset in searched
     ]
+
+
+def loads(config: Config) -> dict[str, list[tuple[Run, Mode, str]]]:
+    """Return the arms that are answered by one job, on weights that are loaded once, by the job's id.
+
+    Base model and adapters of a student share its weights, and are dealt to `decoding.loads` jobs, run by run; a model
+    that was tuned whole has weights of its own.
+    """
+    jobs = config.decoding.loads or (1 if config.decoding.engine == "vllm" else None)
+    dealt: dict[str, str] = {}
+    shared = dict.fromkeys(config.study.models, 0)
+    found: dict[str, list[tuple[Run, Mode, str]]] = {}
+    for run, mode, dataset in arms(config):
+        if run.id not in dealt:
+            whole = run.method is not None and isinstance(config.methods[run.method], Full)
+            if whole or jobs is None:
+                dealt[run.id] = f"{run.id}/load0"
+            else:
+                dealt[run.id] = f"{run.model}/load{shared[run.model] % jobs}"
+                shared[run.model] += 1
+        found.setdefault(dealt[run.id], []).append((run, mode, dataset))
+    return found
+
+
+def arm_path(run: Run, mode: Mode, dataset: str) -> str:
+    """Return where an arm's files lie below results/answers, without the ending."""
+    return f"{run.id}/{dataset}.{mode}"
 
 
 def made(config: Config) -> dict[str, AnyDataset]:
     """Return every data set that the study makes, those that others are made of included, parents first."""
-    names = [*config.study.datasets, *config.study.also_make]
+    swept = [config.sweeps[name].dataset for name in config.study.sweeps]
+    names = [*config.study.datasets, *config.study.also_make, *swept]
     specs = {name: config.datasets[name] for name in names}
     parents = {s.of: config.datasets[s.of] for s in specs.values() if isinstance(s, OfPairsSpec)}
     return {**parents, **specs}
 
 
+def leaks_encoder(config: Config) -> str:
+    """Return the encoder that compares tests with training: the first corpus's, or where there is none the first set's.
+
+    Neither a classifier's nor that of a set that is added last.
+    """
+    named = [*config.study.datasets, *config.study.also_make]
+    corpora = [corpus for name in named if (corpus := corpus_of(config, name))]
+    if corpora:
+        return config.corpora[corpora[0]].encoder
+    first = made(config)[named[0]]
+    assert isinstance(first, RecommendationSpec | DialoguesSpec), "all others are made from a corpus"
+    return first.encoder
+
+
 def corpus_of(config: Config, dataset: str) -> str | None:
-    """Return the corpus that a data set is made from, through the data set it is made of; None for a catalogue."""
+    """Return the corpus that a data set is made from, through the data set it is made of.
+
+    None for one that is made of a catalogue, or read.
+    """
     spec = config.datasets[dataset]
     if isinstance(spec, OfPairsSpec):
         return corpus_of(config, spec.of)
-    return spec.corpus
+    return None if isinstance(spec, DialoguesSpec) else spec.corpus
 
 
 def llms_of(config: Config) -> list[str]:
-    """Return the ids of the LLMs that the study's data sets and judges use."""
+    """Return the ids of the LLMs that the study's data sets and judges use, and the judges that are on trial."""
     specs = made(config).values()
-    writers = {spec.llm for spec in specs if not isinstance(spec, TypedSpec)}
+    writers = {spec.llm for spec in specs if not isinstance(spec, TypedSpec | DialoguesSpec)}
     annotators = {spec.types.llm for spec in specs if isinstance(spec, DatasetSpec) and spec.types}
-    return sorted(writers | annotators | {config.judges[name].llm for name in config.study.judges})
+    tried = [judge for name in config.study.trials for judge in config.trials[name].judges]
+    comparing = [comparison.judge for comparison in config.study.comparisons.values()]
+    judges = [*config.study.judges, *tried, *comparing]
+    return sorted(writers | annotators | {config.judges[name].llm for name in judges})
 
 
 def missing_keys(config: Config, environ: Mapping[str, str], llms: Iterable[str]) -> list[str]:

@@ -143,6 +143,29 @@ class ClusterStudy:
         return sorted(chosen, key=lambda row: int(row["JobID"]))
 
 
+# old and new, in config.yaml. A CPU without AVX-512 takes seconds for a judgement and minutes for an epoch.
+_SMALLER = {
+    "max_new_page_questions: 24": "max_new_page_questions: 6",
+    "max_trained_page_questions: 48": "max_trained_page_questions: 10",
+    "leaks: {max_share: 0.1}": "leaks: {max_share: 1}",
+    "epochs: 8": "epochs: 5",
+}
+
+
+def copy_default_study(folder: Path) -> Path:
+    """Copy the workflow with every rule of the default study, its models and recorded replies, but fewer questions."""
+    copy_workflow(folder)
+    config = folder / "config.yaml"
+    text = config.read_text()
+    for old, new in _SMALLER.items():
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in config.yaml"
+        text = text.replace(old, new)
+    config.write_text(text)
+    link_models(folder)
+    shutil.copytree(RECORDED, folder / "store" / "llm")
+    return folder
+
+
 def wait_for(check: Callable[[], object], seconds: float, what: str) -> None:
     """Wait until something is so; fail when it takes too long."""
     began = time.monotonic()
@@ -156,10 +179,8 @@ def new_study(slurm, apptainer, image, tmp_path_factory) -> Callable[[str], Clus
     """Return a function that makes a study's folder, with image and models, nothing done."""
 
     def make(name: str) -> ClusterStudy:
-        folder = copy_workflow(tmp_path_factory.mktemp(name) / "study")
-        link_models(folder)
+        folder = copy_default_study(tmp_path_factory.mktemp(name) / "study")
         give_image(folder, image)
-        shutil.copytree(RECORDED, folder / "store" / "llm")
         return ClusterStudy(folder, slurm, apptainer)
 
     return make
@@ -173,9 +194,7 @@ def default_here(tmp_path_factory) -> Path:
     """
     if done_before := os.environ.get("TUNEPROOF_DEFAULT_STUDY"):
         return Path(done_before)
-    folder = copy_workflow(tmp_path_factory.mktemp("here") / "study")
-    link_models(folder)
-    shutil.copytree(RECORDED, folder / "store" / "llm")
+    folder = copy_default_study(tmp_path_factory.mktemp("here") / "study")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = [sys.executable, "scripts/run_study.py", "--profile", "profiles/local"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

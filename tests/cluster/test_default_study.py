@@ -71,6 +71,11 @@ def journal(study):
     return [json.loads(line) for line in study.read(f"{RUN}/journal.jsonl").splitlines()]
 
 
+_BY_MACHINE = (
+    r'<section id="cost">.*?</section>|<p id="made-with">.*?</p>|<!-- by machine -->.*?<!-- by machine: end -->'
+)
+
+
 def without_costs(report):
     """A report less what differs from machine to machine: seconds, memory, and what it was made with."""
-    return re.sub(r'<section id="cost">.*?</section>|<p id="made-with">.*?</p>', "", report, flags=re.DOTALL)
+    return re.sub(_BY_MACHINE, "", report, flags=re.DOTALL)

@@ -28,11 +28,6 @@ def test_two_processes_share_a_step_and_learn_what_one_learns(default_here, imag
     give_image(folder, image)
     shutil.rmtree(folder / "results" / "runs")
     study = ClusterStudy(folder, slurm, apptainer)
-    # whole steps only: the last one of an epoch, where it is not full, is filled up from the beginning for several
-    # processes, as accelerate does, and not for one
-    train = folder / "results/datasets/haldrune/train.jsonl"
-    rows = train.read_text().splitlines(keepends=True)
-    train.write_text("".join(rows[: len(rows) // 8 * 8]))
     study.run(f"{RUN}/train_log.jsonl", "--configfile", "two.yaml")
 
     (job,) = study.jobs("train")
@@ -50,4 +45,4 @@ def test_two_processes_share_a_step_and_learn_what_one_learns(default_here, imag
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     together, alone = losses(study.read(f"{RUN}/train_log.jsonl")), losses(study.read("alone/train_log.jsonl"))
     assert len(together) == len(alone) == spec["steps"]
-    assert together == pytest.approx(alone, rel=0.03), "a step sees the same examples, whatever the number of processes"
+    assert together == pytest.approx(alone, rel=0.01), "a step sees the same examples, whatever the number of processes"

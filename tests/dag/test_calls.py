@@ -1,6 +1,7 @@
 """Rules that call models, run by Snakemake with what the store holds: replay, and what a failed stage leaves behind."""
 
 import json
+import shutil
 
 import pytest
 
@@ -22,7 +23,7 @@ STUDENT = "smollm2-135m-instruct"
 def replay(workflow):
     """A study on an API in replay; what comes before the rules that call a model is there."""
     config = {
-        "study": {"datasets": ["d"], "judges": ["gpt"]},
+        "study": {"datasets": ["d"], "judges": ["gpt"], "base_modes": ["closed"]},
         "corpora": {"d": {"folder": {"path": "documents"}, "encoder": "all-minilm-l6-v2"}},
         "datasets": {"d": {"corpus": "d", "llm": "gpt", "pairs_per_chunk": 1}},
         "llms": {"gpt": LLM},
@@ -65,7 +66,9 @@ def test_in_replay_a_call_that_the_store_does_not_hold_fails_the_rule_with_its_a
 
 
 def test_in_replay_a_student_answers_from_the_store_and_is_never_loaded(replay):
-    example = Example("e", "p", "c", "g", "u", "a", "test_new_pages", "When did CV1 open?", "In 2019.", [])
+    question, answer = "When did CV1 open?", "In 2019."
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    example = Example("e", "p", "c", "g", "u", "a", "test_new_pages", question, answer, messages)
     write_rows(replay.folder / "results/datasets/d/test_new_pages.jsonl", [example])
     write_rows(replay.folder / "results/datasets/d/test_trained_pages.jsonl", [])
     lock = replay.folder / f"resources/models/{STUDENT}/student/lock.json"
@@ -73,13 +76,21 @@ def test_in_replay_a_student_answers_from_the_store_and_is_never_loaded(replay):
     (lock.parent / "w").write_text("no weights")
     files = [{"name": "w", "size": 10, "sha256": "0" * 64}]
     lock.write_text(json.dumps({"model": STUDENT, "context": 2048, "weights_sha256": "0" * 64, "files": files}))
-    target = f"results/answers/{STUDENT}/base/d.closed.jsonl"
-    assert "replay, and the store holds no answer to 1 of 1 calls" in run(replay, "answer", target, check=False)
+    asked, target = (f"results/answers/{STUDENT}/base/{name}" for name in ("load0.json", "d.closed.jsonl"))
+    assert "replay, and the store holds no answer to 1 of 1 calls" in run(replay, "answer", asked, check=False)
 
     [request] = ask.requests([example], "closed", Decoding(), "", {}, {})
-    remember(replay, transformers.engine_id(lock, None, Decoding().batch_size), request, "In 2020.")
-    run(replay, "answer", target)
+    engine = transformers.engine_id(lock, None, 16, "fp32")
+    remember(replay, engine, request, "In 2020.")
+    run(replay, "answer", asked)
+    assert json.loads((replay.folder / asked).read_text()) == {"engines": {f"{STUDENT}/base": engine}}
+    run(replay, "write_answers", target)
     assert [a.text for a in read_rows(replay.folder / target, Answer)] == ["In 2020."]
+
+    shutil.rmtree(replay.folder / "store")
+    (replay.folder / target).unlink()
+    printed = run(replay, "write_answers", target, check=False)
+    assert f"delete {asked} and run again" in printed, "nothing but `answer` loads a model"
 
 
 def test_a_stage_that_fails_leaves_the_unusable_replies_where_its_message_says(replay):

@@ -102,7 +102,7 @@ def test_jobs_that_a_profile_groups_share_slurm_jobs(workflow):
     workflow.edit(profile, "measures: 12", "measures: 2")
     assert slurm_jobs() == (2, total + 1)
     workflow.edit(profile, "  measure: measures\n", "")
-    assert slurm_jobs() == (3, total + 2)
+    assert slurm_jobs() == (3, total + 4), "what was answered is still written in two"
 
 
 def test_a_chain_of_rules_is_one_slurm_job_and_counted_once(workflow):
@@ -111,15 +111,30 @@ def test_a_chain_of_rules_is_one_slurm_job_and_counted_once(workflow):
     lines = {line["rule"]: line["slurm_jobs"] for line in plan["lines"]}
     assert lines["extract_pages"] == lines["chunk_pages"] == lines["index_chunks"] == 1
     apart = sum(lines.values())
-    # corpus 3, dataset 3, report 7 rules: 13 rules in 3 Slurm jobs
-    assert plan["total"]["slurm_jobs"] == apart - 10
+    # corpus 3, dataset 3, report 12 rules: 18 rules in 3 Slurm jobs
+    assert plan["total"]["slurm_jobs"] == apart - 15
 
 
 def test_answers_that_share_a_slurm_job_ask_for_one_gpu(workflow):
     plan, _ = planned(workflow, profile="slurm")
     (answer,) = (line for line in plan["lines"] if line["rule"] == "answer")
-    # three in a row, two hours each
-    assert (answer["jobs"], answer["slurm_jobs"], answer["asked_gpu_h"], answer["asked_cpu_h"]) == (3, 1, 6, 8 * 6)
+    # two runs in a row, two hours each
+    assert (answer["jobs"], answer["slurm_jobs"], answer["asked_gpu_h"], answer["asked_cpu_h"]) == (2, 1, 4, 8 * 4)
+    assert answer["calls"] == 3 * 72, "of three arms"
+
+
+def test_the_plan_says_what_crossing_every_tune_with_every_test_set_costs(workflow):
+    def judged(cross):
+        datasets = ["haldrune", "haldrune-conceptual", "haldrune-factual"]
+        study = {"study": {"datasets": datasets, "also_make": [], "cross": cross}}
+        (workflow.folder / "cross.json").write_text(json.dumps(study))
+        plan, _ = planned(workflow, "cross.json")
+        return jobs_of(plan)["judge"], sum(line["calls"] for line in plan["lines"] if line["rule"] == "judge")
+
+    # the base in two modes on three sets, and three tunes on one set each or on three
+    (without, few), (crossed, many) = judged(False), judged(True)
+    assert (without, crossed) == (2 * 3 + 3, 2 * 3 + 3 * 3)
+    assert many > few
 
 
 def test_a_study_of_many_runs_is_its_trainings_and_fewer_small_slurm_jobs(workflow):
@@ -197,7 +212,7 @@ def test_with_its_key_the_dry_run_is_silent(workflow, monkeypatch):
 
 def test_api_jobs_are_bounded_by_a_resource_and_need_no_weights(workflow):
     printed = workflow.snakemake("-n", "--configfile", PAPER)
-    assert printed.count("api=1") == 8 + 18, "what writes seven data sets and annotates one, and what judges 18 arms"
+    assert printed.count("api=1") == 8 + 60, "what writes seven data sets and annotates one, and what judges 60 arms"
     assert "resources/models/gpt" not in printed
     assert "qwen" not in printed, "no model of the default study is fetched"
 

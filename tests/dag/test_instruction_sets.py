@@ -76,7 +76,8 @@ def test_a_study_may_be_about_nothing_but_a_catalogue(shop):
     only = {"datasets": ["catalogue"], "also_make": []}
     plan = shop.snakemake("-n", "-p", "--configfile", "shop.yaml", "--config", f"study={json.dumps(only)}")
     assert "crawl" not in re.findall(r"^rule (\w+):", plan, re.MULTILINE)
-    for script in ("tabulate_scores", "write_report"):
+    assert "--products results/datasets/catalogue/products.jsonl" in plan
+    for script in ("tabulate_scores", "tabulate_studies", "write_report"):
         [command] = re.findall(rf"python (scripts/{script}\.py .+?) 2> ", plan)
         done = subprocess.run([sys.executable, *shlex.split(command)], cwd=shop.folder, capture_output=True, text=True)
         assert "no such file" in done.stderr, "its arguments are complete, its inputs not made"

@@ -371,26 +371,6 @@ def test_an_llm_outside_the_study_needs_no_key(config):
 # --- the judge that writes its score ---
 
 
-@pytest.mark.parametrize(
-    ("text", "score"),
-    [
-        ("Feedback: right. [RESULT] 5", 5.0),
-        ("[RESULT]1\n", 1.0),
-        ("Feedback: [RESULT] 2, no. [RESULT] 3", 3.0),
-        ("Feedback: right. [RESULT] 4.", None),
-        ("Feedback: right. [RESULT] 4/5", None),
-        ("Feedback: right. [RESULT] 45", None),
-        ("Feedback: right. [RESULT] 6", None),
-        ("Feedback: right. [RESULT] **4**", None),
-        ("Feedback: right. Score 4", None),
-        ("[RESULT] 4 Feedback: right.", None),
-        ("", None),
-    ],
-)
-def test_a_written_score_stands_at_the_very_end(text, score):
-    assert judge.written_score(text) == score
-
-
 def test_a_written_score_is_asked_for_once_and_a_missing_one_stays_missing():
     example = Example("e", "p", "c", "g", "u", "a", "test_new_pages", "Q?", "A.", [])
     answer = Answer("a", "e", "m/base", "closed", "test_new_pages", "B.", 2, True, [], "k")

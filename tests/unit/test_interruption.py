@@ -20,7 +20,7 @@ from tuneproof.training.interruption import (
     seal,
     step_of,
 )
-from tuneproof.training.lora import batches_per_step
+from tuneproof.training.tune import batches_per_step
 
 
 def checkpoint(folder, step, sealed=True):

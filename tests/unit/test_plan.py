@@ -17,14 +17,23 @@ def config(root):
     return load(yaml.safe_load((root / "config.yaml").read_text()))
 
 
-@pytest.fixture
-def paper(root):
-    """The paper's study, laid over the default one as Snakemake lays it."""
+def laid_over(root, study):
+    """A study, laid over the default one as Snakemake lays it."""
     base = yaml.safe_load((root / "config.yaml").read_text())
-    over = yaml.safe_load((root / "studies" / "beyond-qa-pairs.yaml").read_text())
+    over = yaml.safe_load((root / "studies" / f"{study}.yaml").read_text())
     for section, content in over.items():
         base[section] = {**base.get(section, {}), **content}
     return load(base)
+
+
+@pytest.fixture
+def paper(root):
+    return laid_over(root, "beyond-qa-pairs")
+
+
+@pytest.fixture
+def dialogues(root):
+    return laid_over(root, "tweetsum")
 
 
 def sizes(config, **counted):
@@ -45,6 +54,27 @@ def test_the_papers_sizes_come_from_its_configuration(paper):
         "so many chunks that 20,000 pairs are left of four each"
     )
     assert size.train == round(0.75 * size.kept), "one wording of each pair on 75 % of the pages"
+
+
+def test_dialogues_are_read_and_their_rows_have_lengths_of_their_own(dialogues):
+    size = sizes(dialogues)["tweetsum"]
+    assert (size.train, size.tests, size.asked, size.written) == (880, 110, 0, 0)
+    assert sizes(dialogues, train=8, tests=3)["tweetsum"].tests == 3
+    where = {"model": "llama-2-7b-chat", "dataset": "tweetsum"}
+    train = cost(dialogues, "train", GPU, 8, 1, method="qlora-dissertation", **where)
+    start = plan.GPU_START.value + 2 * 6.74e9 / plan.LOADING.value
+    tokens = 880 * 3 * plan.DIALOGUE_ROW.value * plan.PADDING.value
+    flops = 4 * 6.74e9 * tokens
+    assert train.seconds == pytest.approx(start + flops / (plan.GPU_FLOPS.value * plan.GPU_MFU.value), rel=0.01)
+    answer = cost(dialogues, "answer", GPU, 8, 1, load="llama-2-7b-chat/base/load0")
+    assert (answer.calls, answer.prompt, answer.completion) == (110, plan.DIALOGUE.value, 192)
+    lines = plan.plan(
+        dialogues, [Job("train", {**where, "method": "qlora-dissertation", "seed": "1"}, GPU)], sizes(dialogues)
+    )
+    assert not {plan.CHUNKS, plan.KEPT, plan.ROW} & {*plan.assumptions(lines, dialogues)}
+    assert "tweetsum: 880 training rows, 110 test questions (all of it expected)" in plan.notes(
+        dialogues, lines, sizes(dialogues)
+    )
 
 
 def test_what_is_there_is_counted_and_not_guessed(config):
@@ -152,7 +182,7 @@ MEASURED = {
         175 / 3,
         {"run": "smollm2-135m-instruct/base", "dataset": "haldrune", "mode": "closed", "judge": "qwen"},
     ),
-    "answer": (72 / 3, {"run": "smollm2-135m-instruct/base", "dataset": "haldrune", "mode": "closed"}),
+    "answer": (2 * 72 / 3, {"load": "smollm2-135m-instruct/base/load0"}),
     "index_chunks": (9, {"corpus": "haldrune"}),
     "screen_pairs": (5, {"dataset": "haldrune"}),
     "prepare_student": (19, {"model": "smollm2-135m-instruct"}),
@@ -168,7 +198,7 @@ def test_the_default_studys_times_are_met_within_a_factor_of_two(config, rule):
 
 def test_an_adapters_size_is_met_within_a_factor_of_two(config):
     model, method = config.models["smollm2-135m-instruct"], config.methods["lora"]
-    assert 39_131_224 / 2 < 4 * plan.adapter_weights(model, method) < 39_131_224 * 2
+    assert 39_131_224 / 2 < 4 * plan.trained_weights(model, method) < 39_131_224 * 2
 
 
 def test_a_rule_that_nothing_is_known_of_is_counted_too(config):

@@ -44,7 +44,7 @@ ROWS = [
     Answer("a", "e", "m/base", "closed", "test_new_pages", "", 0, False, [], "call"),
     Score("s", "a", "e", "qwen", None, "no score", {}, "call"),
     Score("t", "a", "e", "qwen", 3.25, "3", {"3": 0.75, "4": 0.25}, "call"),
-    Measure("a", "e", 2 / 3, 2, 1, 2, 0),
+    Measure("a", "e", {"rouge_l": 2 / 3, "words": 4.0}, 2, 1, 2, 0, "Cage", "minilm_L5"),
 ]
 
 

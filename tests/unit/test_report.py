@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from tuneproof.errors import InputError
-from tuneproof.report import figures, page
+from tuneproof.report import figures, page, training
 from tuneproof.report.verdict import RULES, ScoreRow, Verdict, choose_metric, judge, parse_scores, signed
 from tuneproof.study import load
+from tuneproof.tables import to_csv
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = {
@@ -53,64 +54,111 @@ def score(run: str, mode: str, split: str, mean: float | None, ci: Interval | No
         "diff": (low + high) / 2 if ci and low is not None and high is not None else None,
         "diff_low": low,
         "diff_high": high,
+        "seeds": 1,
     }
     return ScoreRow(**{**row, **other})
 
 
-def study(tune: Interval | None, retrieval: Interval | None, split: str = TRAINED, **other: Any) -> list[ScoreRow]:
-    """One tune and, if its interval is given, retrieval, on one split."""
+def study(
+    tune: Interval | None,
+    retrieval: Interval | None,
+    split: str = TRAINED,
+    less: Interval | None = None,
+    p: tuple[float, float] | None = None,
+    **other: Any,
+) -> list[ScoreRow]:
+    """One tune and, if its interval is given, retrieval, on one split.
+
+    `less` is the interval of the tune less retrieval, `p` are the tune's after Holm: to the base and to retrieval.
+    """
+    against: dict[str, Any] = dict(zip(("p_holm", "rag_p_holm"), p, strict=True)) if p else {}
+    if less:
+        against |= {"rag_diff": sum(less) / 2, "rag_diff_low": less[0], "rag_diff_high": less[1]}
     rows = [
         score("m/base", "closed", split, 0.03, **other),
-        score("m/lora/d/seed1", "closed", split, 0.6, tune, **other),
+        score("m/lora/d/seed1", "closed", split, 0.6, tune, **against, **other),
     ]
     return rows + ([score("m/base", "rag", split, 0.8, retrieval, **other)] if retrieval else [])
 
 
 @pytest.mark.parametrize(
-    ("tune", "retrieval", "word"),
+    ("tune", "retrieval", "less", "word"),
     [
-        ((0.5, 0.6), (0.1, 0.4), "tune"),
-        ((0.1, 0.4), (0.5, 0.6), "retrieval"),
-        ((0.1, 0.5), (0.4, 0.6), "either"),
-        ((0.1, 0.4), (0.4, 0.6), "either"),  # they share the value 0.4
-        ((0.1, 0.4), (-0.1, 0.2), "tune"),
-        ((0.1, 0.4), None, "tune"),
-        ((-0.1, 0.4), (0.1, 0.2), "retrieval"),
-        ((-0.4, -0.1), (0.1, 0.2), "retrieval"),
-        ((-0.1, 0.4), (-0.1, 0.2), "cannot tell"),
-        ((0.0, 0.4), (-0.2, -0.1), "cannot tell"),  # an interval that ends at zero includes it
-        ((-0.4, -0.1), (-0.2, -0.1), "neither"),
-        ((-0.4, -0.1), None, "neither"),
-        (None, None, "cannot tell"),
+        ((0.5, 0.6), (0.1, 0.4), (0.2, 0.4), "tune"),
+        ((0.1, 0.4), (0.5, 0.6), (-0.4, -0.2), "retrieval"),
+        ((0.1, 0.5), (0.2, 0.6), (-0.2, -0.1), "retrieval"),  # both intervals overlap, their difference is clear
+        ((0.5, 0.6), (0.1, 0.4), (-0.1, 0.5), "either"),
+        ((0.1, 0.5), (0.4, 0.6), None, "either"),
+        ((0.1, 0.4), (-0.1, 0.2), (0.1, 0.2), "tune"),
+        ((0.1, 0.4), None, None, "tune"),
+        ((-0.1, 0.4), (0.1, 0.2), (-0.1, 0.2), "retrieval"),
+        ((-0.4, -0.1), (0.1, 0.2), (-0.6, -0.2), "retrieval"),
+        ((-0.1, 0.4), (-0.1, 0.2), (-0.2, 0.2), "cannot tell"),
+        ((0.0, 0.4), (-0.2, -0.1), None, "cannot tell"),  # an interval that ends at zero includes it
+        ((-0.4, -0.1), (-0.2, -0.1), (-0.2, 0.1), "neither"),
+        ((-0.4, -0.1), None, None, "neither"),
+        (None, None, None, "cannot tell"),
     ],
 )
-def test_word_follows_the_rules(tune: Interval | None, retrieval: Interval | None, word: str) -> None:
-    (answer,) = judge(study(tune, retrieval)).answers
+def test_word_follows_the_rules(
+    tune: Interval | None, retrieval: Interval | None, less: Interval | None, word: str
+) -> None:
+    (answer,) = judge(study(tune, retrieval, less=less)).answers
     assert (answer.split, answer.word) == (TRAINED, word)
     assert any(word in said for _, said in RULES)
 
 
+@pytest.mark.parametrize(
+    ("p", "word"), [((0.01, 0.01), "tune"), ((0.01, 0.2), "either"), ((0.2, 0.01), "retrieval"), ((0.05, 0.05), "tune")]
+)
+def test_a_difference_that_holm_does_not_let_pass_counts_for_nothing(p: tuple[float, float], word: str) -> None:
+    verdict = judge(study((0.5, 0.6), (0.1, 0.4), less=(0.2, 0.4), p=p))
+    assert verdict.answers[0].word == word
+    assert ("p 0.200 after Holm: the data cannot tell" in verdict.evidence[0]) == (0.2 in p)
+
+
+def test_the_row_over_all_seeds_speaks_for_them() -> None:
+    rows = study((0.1, 0.3), (0.1, 0.4))
+    rows.append(score("m/lora/d/seed2", "closed", TRAINED, 0.5, (-0.1, 0.3)))
+    rows.append(score("m/lora/d", "closed", TRAINED, 0.55, (0.2, 0.3), seeds=3))
+    verdict = judge(rows)
+    assert verdict.tunes == len(verdict.evidence) == 1
+    assert "the tune recalls 0.55 of the facts" in verdict.evidence[0]
+    assert not any("one seed" in caveat for caveat in verdict.caveats)
+
+
+def test_missing_scores_are_bounded() -> None:
+    rows = study((0.1, 0.2), None, metric="judge:b", missing=3, mean_worst=2.9, mean_best=3.2)
+    assert "no mean would change by more than the 0.30 between its bounds" in " ".join(judge(rows).caveats)
+
+
 def test_sentence_gives_means_differences_and_intervals() -> None:
-    verdict = judge(study((0.47, 0.71), (0.72, 0.92)) + study((-0.05, 0.03), (0.6, 0.8), NEW))
+    verdict = judge(
+        study((0.47, 0.71), (0.72, 0.92), less=(-0.4, -0.1), p=(0.0001, 0.034))
+        + study((-0.05, 0.03), (0.6, 0.8), NEW, less=(-0.9, -0.5))
+    )
     assert verdict.evidence == [
         "On pages it was trained on, the tune recalls 0.60 of the facts against 0.03 for the base model "
-        "(difference +0.59, 95 % interval +0.47 to +0.71); retrieval recalls 0.80 of the facts "
-        "(+0.82, 95 % interval +0.72 to +0.92). The two intervals do not overlap.",
+        "(difference +0.59, 95 % interval +0.47 to +0.71, p < 0.001 after Holm); retrieval recalls 0.80 of the facts "
+        "(+0.82, 95 % interval +0.72 to +0.92). Tune less retrieval: −0.25, 95 % interval −0.40 to −0.10, "
+        "p 0.034 after Holm.",
         "On pages it never saw, the tune recalls 0.60 of the facts against 0.03 for the base model "
-        "(difference −0.01, 95 % interval −0.05 to +0.03, which includes zero: the data cannot tell); "
-        "retrieval recalls 0.80 of the facts (+0.70, 95 % interval +0.60 to +0.80). The two intervals do not overlap.",
+        "(difference −0.01, 95 % interval −0.05 to +0.03: the data cannot tell); "
+        "retrieval recalls 0.80 of the facts (+0.70, 95 % interval +0.60 to +0.80). "
+        "Tune less retrieval: −0.70, 95 % interval −0.90 to −0.50.",
     ]
     assert [a.word for a in verdict.answers] == ["retrieval", "retrieval"]
-    assert "intervals do not overlap, and retrieval is higher" in verdict.answers[0].reason
+    assert verdict.answers[0].reason == (
+        "tune and retrieval both do better than the base model, and retrieval does better than the tune"
+    )
     assert verdict.answers[1].reason == (
-        "the tune cannot be told from the base model (interval includes zero); "
-        "retrieval does better than the base model (interval above zero)"
+        "the tune cannot be told from the base model; retrieval does better than the base model"
     )
 
 
 def test_a_tune_that_does_worse_is_said_to() -> None:
     (answer,) = judge(study((-0.4, -0.1), None)).answers
-    assert answer.reason == "the tune does worse than the base model (interval below zero); retrieval was not compared"
+    assert answer.reason == "the tune does worse than the base model; retrieval was not compared"
 
 
 def test_metric_is_facts_then_first_judge_then_rouge() -> None:
@@ -159,6 +207,8 @@ def test_signed() -> None:
 def test_scores_are_parsed_and_a_wrong_cell_is_named() -> None:
     (row,) = parse_scores([to_cells(score("m/base", "closed", TRAINED, 0.25))], "scores.csv")
     assert (row.n, row.mean, row.diff, row.tuned, row.model) == (40, 0.25, None, False, "m")
+    (tune,) = parse_scores([to_cells(study((0.1, 0.2), None, less=(0.1, 0.3), p=(0.01, 0.02))[1])], "scores.csv")
+    assert (tune.seeds, tune.p_holm, tune.rag_diff, tune.rag_p_holm) == (1, 0.01, 0.2, 0.02)
     with pytest.raises(InputError, match=r"scores.csv line 2: mean is 'x', expected a number"):
         parse_scores([to_cells(row) | {"mean": "x"}], "scores.csv")
     with pytest.raises(InputError, match=r"scores.csv line 2: no column 'split'"):
@@ -212,6 +262,10 @@ LOG = [
     {"step": 2, "epoch": 1.0, "eval_loss": 1.5},
     {"step": 3, "epoch": 1.5, "eval_loss": 1.7},
 ]
+TELEMETRY = [
+    {"step": 1, "seconds": 2.0, "tokens_per_second": 1234.0, "memory_mb": 900.0, "mfu": None},
+    {"step": 2, "seconds": 4.0, "tokens_per_second": 1234.0, "memory_mb": 4321.0, "mfu": None},
+]
 
 
 @pytest.fixture(scope="module")
@@ -221,10 +275,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
     (folder / "study.json").write_text(json.dumps(config.model_dump(mode="json")))
     (folder / "manifest.json").write_text(json.dumps(MANIFEST))
-    rows = study((0.47, 0.71), (0.72, 0.92)) + study((-0.05, 0.03), (0.6, 0.8), NEW)
-    (folder / "scores.csv").write_text(figures.to_csv([to_cells(r) for r in rows]))
+    rows = study((0.47, 0.71), (0.72, 0.92), less=(-0.4, -0.1), p=(0.0001, 0.034), detectable=0.17)
+    rows += study((-0.05, 0.03), (0.6, 0.8), NEW)
+    (folder / "scores.csv").write_text(to_csv([to_cells(r) for r in rows]))
     (folder / "rows.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers()))
     (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in LOG))
+    (folder / "telemetry.jsonl").write_text("".join(json.dumps(r) + "\n" for r in TELEMETRY))
+    (folder / "runs.csv").write_text(to_csv(training.run_table({"m/lora/d/seed1": LOG}, {"m/lora/d/seed1": TELEMETRY})))
     (folder / "funnel.json").write_text(json.dumps(FUNNEL))
     found = {"questions": 24, "source_found": 19}
     retrieval = {"dataset": "d", "top_k": 2, "retriever": "dense", "splits": {NEW: found}, "chunks": 1234}
@@ -252,6 +309,7 @@ def drawn(inputs: Path) -> Path:
     for name, args in {
         "scores": ("--rows", inputs / "rows.jsonl"),
         "loss": ("--log", inputs / "log.jsonl", "--run", "m/lora/d/seed1"),
+        "memory": ("--telemetry", inputs / "telemetry.jsonl", "--run", "m/lora/d/seed1"),
         "funnel": ("--funnel", inputs / "funnel.json"),
     }.items():
         script(f"plot_{name}.py", *args, "--out", out / f"{name}.svg", "--data", out / f"{name}.csv")
@@ -266,7 +324,7 @@ def write(inputs: Path, drawn: Path, estimate: str) -> str:
         "--rows", inputs / "rows.jsonl", "--figure", *(f"{n}={drawn / n}.svg" for n in page.FIGURES),
         "--funnel", inputs / "funnel.json", "--retrieval", inputs / "retrieval.json", "--cost", *inputs.glob("*.tsv"),
         "--usage", inputs / "pairs.usage.json", "--estimate", inputs / estimate,
-        "--template", TEMPLATE, "--out", inputs / "report.html",
+        "--runs", inputs / "runs.csv", "--template", TEMPLATE, "--out", inputs / "report.html",
     )  # fmt: skip
     return (inputs / "report.html").read_text(encoding="utf-8")
 
@@ -285,10 +343,11 @@ def test_figures_are_svg_with_their_data_beside(drawn: Path, name: str) -> None:
     rows = list(csv.DictReader(io.StringIO((drawn / f"{name}.csv").read_text(encoding="utf-8"))))
     expected = {
         "scores": figures.score_distribution(answers()),
-        "loss": figures.loss_curve({"m/lora/d/seed1": LOG}),
+        "loss": training.loss_curve({"m/lora/d/seed1": LOG}),
+        "memory": training.memory_curve({"m/lora/d/seed1": TELEMETRY}),
         "funnel": figures.funnel_steps([FUNNEL]),
     }[name]
-    assert rows == [{k: str(v) for k, v in row.items()} for row in expected]
+    assert rows == [{k: "" if v is None else str(v) for k, v in row.items()} for row in expected]
 
 
 def test_funnel_draws_a_bar_a_step(drawn: Path) -> None:
@@ -311,12 +370,18 @@ def test_arms_keep_their_colour_in_any_order() -> None:
     assert len(set(figures.arm_colours(many).values())) == 21
 
 
+def test_a_row_over_seeds_leaves_the_figures_colours_as_they_are() -> None:
+    seeds = [score(f"m/lora/d/seed{i}", "closed", TRAINED, 0.5) for i in (1, 2, 3)]
+    colours = page.score_colours([*seeds, score("m/lora/d", "closed", TRAINED, 0.5, seeds=3)])
+    assert list(colours)[-1] == "m/lora/d closed" and colours.pop("m/lora/d closed") == colours["m/lora/d/seed1 closed"]
+    assert colours == figures.arm_colours((r.run, r.mode, r.arm) for r in seeds)
+
+
 def test_several_datasets_judges_and_runs_are_drawn() -> None:
     other = [{**a, "dataset": "e", "scores": {"qwen": 3.0, "llama": 2.0}} for a in answers(2)]
     data = figures.score_distribution(answers(2) + other)
     colours = figures.arm_colours((a["run"], a["mode"], a["arm"]) for a in other)
     assert figures.to_svg(figures.score_chart(data, colours)).count("answers an arm)</text>") == 6
-    assert "Loss of 2 tuned runs" in figures.to_svg(figures.loss_chart(figures.loss_curve({"a": LOG, "b": LOG})))
     assert "2 data sets" in figures.to_svg(
         figures.funnel_chart(figures.funnel_steps([FUNNEL, {**FUNNEL, "dataset": "e"}]))
     )
@@ -331,7 +396,11 @@ def test_page_has_every_section_and_its_numbers(html: str) -> None:
     for text in (
         "Should Haldrune tune a small model on its website, or let it look things up?",
         "difference +0.59, 95 % interval +0.47 to +0.71",
-        "<strong>+0.82</strong>",  # its interval excludes zero
+        "<strong>+0.82</strong>",  # it counts
+        '<td class="num">&lt; 0.001</td>',
+        '<td class="num">0.17</td>',
+        "<strong>−0.25</strong>",  # the tune less retrieval
+        "(−0.40 to −0.10, p&nbsp;0.034)",
         "quote is not in the text",
         "60\u00a0% to 91\u00a0%",  # Wilson's interval of 19 in 24
         "bm25 cannot be told from dense (mean reciprocal rank −0.02, 95\u00a0% interval −0.05 to +0.01); "
@@ -341,6 +410,8 @@ def test_page_has_every_section_and_its_numbers(html: str) -> None:
         "1,234 chunks",
         "1 min 40 s",  # both jobs of the rule `train`
         "2,048 MB",
+        "4.3 GB",
+        "1,234",
         "41,000",
         "1 of 2 facts",
         "smollm2-135m-instruct",
@@ -348,7 +419,7 @@ def test_page_has_every_section_and_its_numbers(html: str) -> None:
         assert text in html, text
     assert "0.99" not in html, "groups are in the data set's own table"
     assert "<strong>−0.01</strong>" not in html and "−0.01" in html
-    assert html.count("<svg") == html.count("</svg>") == html.count('role="img"') == 3
+    assert html.count("<svg") == html.count("</svg>") == html.count('role="img"') == 4
     assert html.count('<li class="card">') == 20 and html.count('<li class="said">') == 60
 
 
@@ -399,6 +470,35 @@ def test_page_stands_without_optional_inputs() -> None:
     assert "No job was measured" in html and "made without the figure" in html
 
 
+def test_without_judges_the_page_has_no_distributions() -> None:
+    content = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    rows = study((0.1, 0.2), None, metric="rouge_l")
+    for judges in ([], ["qwen"]):
+        content["study"]["judges"] = judges
+        sources = page.Sources(load(content), MANIFEST, rows, [], {}, [], [], {}, [])
+        html = page.render(TEMPLATE.read_text(encoding="utf-8"), sources)
+        assert ("How the scores are distributed" in html) == ("#distributions" in html) == bool(judges)
+        assert "Measured by: ROUGE-L." in html
+
+
+def test_agreement_of_judges_stands_beside_their_scores() -> None:
+    content = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    line = {
+        **{"dataset": "d", "split": TRAINED, "arm": "all arms", "judges": "a, b", "measure": "krippendorff_alpha"},
+        **{"n": "78", "missing": "2", "value": "0.61", "ci_low": "0.5", "ci_high": "0.72"},
+    }
+    rows = [
+        line,
+        {**line, "arm": "m/base closed", "value": "0.99"},
+        {**line, "measure": "weighted_kappa", "ci_low": "", "ci_high": ""},
+    ]
+    sources = page.Sources(load(content), MANIFEST, study((0.1, 0.2), None), [], {}, [], [], {}, [], agreement=rows)
+    html = page.render(TEMPLATE.read_text(encoding="utf-8"), sources)
+    assert '0.61 <span class="of">(0.50 to 0.72)</span>' in html and "(2 missing)" in html
+    assert "Cohen’s kappa, quadratic weights" in html
+    assert "0.99" not in html, "single arms are in the table"
+
+
 def test_dollars_without_a_price_are_unknown_and_not_nothing() -> None:
     used = {"stage": "write pairs", "llm": "gpt", "calls": 1, "prompt_tokens": 5, "completion_tokens": 5}
     priced, unpriced = {**used, "dollars": 0.5}, {**used, "stage": "judge x", "dollars": None}
@@ -422,3 +522,11 @@ def test_expected_stands_beside_actual(html: str) -> None:
 def test_the_estimate_of_another_study_is_left_out(inputs: Path, drawn: Path, html: str) -> None:
     assert "Expected and actual" in html
     assert "Expected and actual" not in write(inputs, drawn, "other.json")
+
+
+def test_the_page_shows_one_number_of_each_metric_and_leaves_the_rest_to_the_tables():
+    names = ["words", "rouge_l_p", "bertscore", "rouge_l_best", "rouge_l", "judge:j", "accuracy", "fact_recall"]
+    rows = [row for name in names for row in study((0.1, 0.2), None, metric=name)]
+    [table] = page.score_tables(rows, {row.arm: "#000" for row in rows})
+    shown = [metric.name.partition(" (")[0] for metric in table.metrics]
+    assert shown == ["Facts recalled", "The right product is named", "Judge j", "BERTScore F", "ROUGE-L"]

@@ -1,15 +1,14 @@
-"""Facts, intervals and the table, against numbers that can be worked out by hand."""
+"""Facts and the table, against numbers that can be worked out by hand."""
 
 import numpy as np
 import pytest
-from rouge_score.rouge_scorer import RougeScorer
+from scipy import stats
 
-from tuneproof.errors import InputError
 from tuneproof.records import Answer, Chunk, Example, Score
 from tuneproof.scores.facts import Fact, facts_asked
 from tuneproof.scores.judge import expected_score
 from tuneproof.scores.measure import measure
-from tuneproof.scores.statistics import estimate
+from tuneproof.scores.statistics import holm
 from tuneproof.scores.table import join, summarise
 
 POWER = Fact("f1", "/cv1.html", "CV1", "power", "7.7 MW", ["7.7 megawatts"])
@@ -54,58 +53,107 @@ def test_facts_recalled_and_facts_trained_are_counted():
     assert (row.facts, row.facts_recalled, row.trained_facts, row.trained_facts_recalled) == (2, 1, 1, 1)
 
 
-def test_rouge_is_the_librarys_own_number():
-    test = example()
-    [row] = measure([answer("e1", "The power is 7.7 MW")], [test], [], {})
-    direct = RougeScorer(["rougeL"], use_stemmer=True).score(test.answer, "The power is 7.7 MW")["rougeL"].fmeasure
-    assert row.rouge_l == pytest.approx(direct, abs=1e-12)
-
-
-def test_a_missing_answer_is_an_error():
-    with pytest.raises(InputError, match="1 answers for 2 test examples"):
-        measure([answer("e1", "x")], [example(), example("e2")], [], {})
-
-
 def test_the_expected_score_is_the_mean_of_the_distribution():
     assert expected_score({"1": 0.5, "2": 0.0, "3": 0.0, "4": 0.0, "5": 0.5}) == 3.0
 
 
-def test_an_interval_covers_the_true_mean_about_95_times_in_100_with_clustered_values():
-    random = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        pages = np.repeat(np.arange(40), 3)
-        values = 3 + random.normal(0, 0.7, 40)[pages] + random.normal(0, 0.7, 120)
-        found = estimate(list(values), [str(p) for p in pages], 1000, seed=trial)
-        covered += found.low <= 3 <= found.high
-    assert 0.90 <= covered / 200 <= 0.99
+def table_of(arms, questions=12):
+    """The table's lines by arm and metric; arms: label -> (run, mode, scores by judge j), a page for each question."""
+    examples = [example(f"e{i}", page=f"g{i}") for i in range(questions)]
+    chunks = {"c1": Chunk("c1", "g1", "http://x.test/cv1.html", "a", [], "t", 3)}
+    rows = []
+    for label, (run, mode, scores) in arms.items():
+        answers = [answer(e.id, "x", run, mode, ["c1"] if mode == "rag" else []) for e in examples]
+        judged = [Score(f"s{a.id}", a.id, a.example_id, "j", s, "") for a, s in zip(answers, scores, strict=True)]
+        rows += join(examples, "d", label, answers, measure(answers, examples, [], {}), judged, chunks)
+    return {(line["arm"], line["metric"]): line for line in summarise(rows, 1000, 0.05)}
 
 
-def test_an_estimate_of_few_values_says_what_it_cannot_say():
-    assert estimate([], [], 1000).mean is None
-    one_page = estimate([1.0, 2.0], ["a", "a"], 1000)
-    assert (one_page.mean, one_page.low) == (1.5, None)
+LOW = [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]
+HIGH = [3, 3, 4, 5, 2, 4, 4, 5, 3, 2, 5, 4]
+BASE = {"base": ("m/base", "closed", LOW)}
+RETRIEVAL = {"rag": ("m/base", "rag", [s + 1 for s in LOW])}
 
 
 def test_differences_are_paired_by_question():
-    examples = [example(f"e{i}", page=f"g{i}") for i in range(10)]
-    chunks = {"c1": Chunk("c1", "g1", "http://x.test/cv1.html", "a", [], "t", 3)}
-
-    def arm(label, run, mode, scores, context=()):
-        answers = [answer(e.id, "x", run, mode, context) for e in examples]
-        judged = [Score(f"s{a.id}", a.id, a.example_id, "j", s, "") for a, s in zip(answers, scores, strict=True)]
-        return join(examples, "d", label, answers, measure(answers, examples, [], {}), judged, chunks)
-
-    low = [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
-    rows = arm("base", "m/base", "closed", low)
-    rows += arm("rag", "m/base", "rag", [s + 1 for s in low], ["c1"])
-    rows += arm("tune", "m/lora/d/seed1", "closed", [None, *low[1:]])
-    table = {(line["arm"], line["metric"]): line for line in summarise(rows, 1000)}
+    table = table_of({**BASE, **RETRIEVAL, "tune": ("m/lora/d/seed1", "closed", [None, *LOW[1:]])})
     rag = table["rag", "judge:j"]
-    assert (rag["diff"], rag["diff_low"], rag["diff_high"]) == (1.0, 1.0, 1.0), "every pair differs by one"
-    assert rag["mean"] == pytest.approx(np.mean(low) + 1)
-    assert rag["sd"] == pytest.approx(np.std(low, ddof=1))
-    assert table["base", "judge:j"]["diff"] is None
+    assert (rag["diff"], rag["p"]) == (1.0, rag["p_permutation"]), "every pair differs by one"
+    differ = 1 - 0.025 ** (1 / 12)  # of pages that have not been seen
+    assert (rag["diff_low"], rag["diff_high"]) == pytest.approx((1 - 5 * differ, 1 + 3 * differ))
+    assert rag["mean"] == pytest.approx(np.mean(LOW) + 1)
+    assert rag["sd"] == pytest.approx(np.std(LOW, ddof=1))
+    assert table["base", "judge:j"]["diff"] is rag["rag_diff"] is None, "no arm is compared with itself"
     tune = table["tune", "judge:j"]
-    assert (tune["n"], tune["missing"], tune["diff_n"], tune["diff"]) == (9, 1, 9, 0.0)
-    assert [r["context_hit"] for r in rows[:11]] == [None] * 10 + [True]
+    assert (tune["n"], tune["missing"], tune["diff_n"], tune["diff"]) == (11, 1, 11, 0.0)
+
+
+def test_an_answers_row_says_whether_its_source_was_in_the_prompt():
+    answers = [answer("e1", "x", mode="rag", context=["c1"])]
+    chunks = {"c1": Chunk("c1", "g1", "http://x.test/cv1.html", "a", [], "t", 3)}
+    [row] = join([example()], "d", "rag", answers, measure(answers, [example()], [], {}), [], chunks)
+    assert row["context_hit"] is True and row["context_urls"] == ["http://x.test/cv1.html"]
+
+
+def test_a_tune_is_compared_with_retrieval_directly():
+    tune = table_of({**BASE, **RETRIEVAL, "tune": ("m/lora/d/seed1", "closed", HIGH)})["tune", "judge:j"]
+    direct = stats.ttest_rel(HIGH, [s + 1 for s in LOW])
+    assert tune["rag_diff"] == pytest.approx(np.mean(HIGH) - np.mean(LOW) - 1)
+    assert tune["rag_p"] == pytest.approx(direct.pvalue)
+    assert (tune["rag_diff_low"], tune["rag_diff_high"]) == pytest.approx(direct.confidence_interval(0.95))
+
+
+def test_all_differences_of_the_table_are_one_family():
+    table = table_of({**BASE, **RETRIEVAL, "tune": ("m/lora/d/seed1", "closed", HIGH)})
+    p = [line[f"{prefix}p"] for line in table.values() for prefix in ("", "rag_")]
+    adjusted = [line[f"{prefix}p_holm"] for line in table.values() for prefix in ("", "rag_")]
+    assert len([value for value in p if value is not None]) == 15, "retrieval, the tune to base and to it; five metrics"
+    assert adjusted == holm(p)
+    assert table["tune", "judge:j"]["p_holm"] > table["tune", "judge:j"]["p"]
+
+
+def test_missing_scores_are_bounded_by_the_worst_and_the_best_that_they_could_be():
+    base = {"base": ("m/base", "closed", [*LOW[:-1], None])}
+    tune = table_of({**base, "tune": ("m/lora/d/seed1", "closed", [None, *HIGH[1:]])})["tune", "judge:j"]
+    assert tune["mean_worst"] == pytest.approx((1 + sum(HIGH[1:])) / 12)
+    assert tune["mean_best"] == pytest.approx((5 + sum(HIGH[1:])) / 12)
+    assert tune["diff_worst"] == pytest.approx((1 + sum(HIGH[1:]) - sum(LOW[:-1]) - 5) / 12)
+    assert tune["diff_best"] == pytest.approx((5 + sum(HIGH[1:]) - sum(LOW[:-1]) - 1) / 12)
+    assert tune["diff_worst"] < tune["diff"] < tune["diff_best"]
+
+
+def test_rouge_has_no_missing_values_to_bound():
+    line = table_of({**BASE, "tune": ("m/lora/d/seed1", "closed", HIGH)})["tune", "rouge_l"]
+    assert line["missing"] == 0 and line["mean_worst"] is line["diff_best"] is None
+
+
+def seeds(count):
+    """Trainings that are the base plus 0, 1, 2, …; the second lacks the first question's score."""
+    runs = {f"tune (seed{i})": (f"m/lora/d/seed{i}", "closed", [s + i for s in LOW]) for i in range(count)}
+    runs["tune (seed1)"][2][0] = None
+    return table_of({**BASE, **RETRIEVAL, **runs})
+
+
+def test_three_seeds_have_a_row_over_all_of_them_and_that_is_tested():
+    table = seeds(3)
+    pooled = table["tune (3 seeds)", "judge:j"]
+    assert (pooled["run"], pooled["seeds"], pooled["n"], pooled["missing"]) == ("m/lora/d", 3, 11, 1)
+    assert (pooled["diff"], pooled["rag_diff"]) == (pytest.approx(1), pytest.approx(0, abs=1e-9))
+    direct = stats.ttest_1samp([0, 1, 2], 0)
+    assert pooled["p"] == pytest.approx(direct.pvalue), "nothing but the seeds varies here"
+    for i in range(3):
+        single = table[f"tune (seed{i})", "judge:j"]
+        assert single["seeds"] == 1 and single["diff"] == i
+        assert single["p"] is single["p_holm"] is None, "one training of several is not tested"
+
+
+def test_two_seeds_are_too_few_for_a_row_over_them():
+    table = seeds(2)
+    assert not any("seeds" in arm for arm, _ in table)
+    assert table["tune (seed1)", "judge:j"]["p"] is not None
+
+
+def test_the_questions_that_a_wished_for_difference_needs_are_of_the_metrics_scale():
+    tune = table_of({**BASE, "tune": ("m/lora/d/seed1", "closed", HIGH)})["tune", "judge:j"]
+    wished, sd = 0.05 * 4, np.std(np.subtract(HIGH, LOW), ddof=1)
+    assert tune["questions_needed"] == pytest.approx((2.8 * sd / wished) ** 2, rel=0.05), "as the textbook says"

@@ -25,6 +25,20 @@ def test_the_default_study_has_three_arms(config):
     ]
 
 
+def test_a_study_needs_no_corpus_no_llm_and_no_judge(config):
+    for registry in ("corpora", "llms", "judges"):
+        del config[registry]
+    config["datasets"] = {"talks": {"kind": "dialogues", "path": "talks", "encoder": "all-minilm-l6-v2"}}
+    config["study"].update(datasets=["talks"], also_make=[], judges=[], published={})
+    loaded = study.load(config)
+    assert [(run.id, mode) for run, mode, _ in study.arms(loaded)] == [
+        ("smollm2-135m-instruct/base", "closed"),
+        ("smollm2-135m-instruct/lora/talks/seed1", "closed"),
+    ], "nothing is looked up for a dialogue"
+    assert (study.corpus_of(loaded, "talks"), study.llms_of(loaded)) == (None, [])
+    assert list(study.made(loaded)) == ["talks"]
+
+
 def test_nothing_is_looked_up_for_instructions_that_bring_what_they_are_about(config):
     config["study"]["datasets"] = ["haldrune", "haldrune-products"]
     config["study"]["tuned_modes"] = ["closed", "rag"]
@@ -44,9 +58,11 @@ def test_a_container_sees_catalogues_and_labels_that_lie_elsewhere(config, tmp_p
         "llm": "qwen",
         "encoder": "all-minilm-l6-v2",
     }
+    (tmp_path / "talks").mkdir()
+    config["datasets"]["talks"] = {"kind": "dialogues", "path": "$ELSEWHERE/talks", "encoder": "all-minilm-l6-v2"}
     monkeypatch.setattr(os, "environ", {**os.environ, "APPTAINER_BIND": "/scratch"})
     cluster.prepare_environment(study.load(config))
-    assert os.environ["APPTAINER_BIND"] == f"/scratch,{tmp_path}/goods.yaml,{tmp_path}/labels"
+    assert os.environ["APPTAINER_BIND"] == f"/scratch,{tmp_path}/goods.yaml,{tmp_path}/labels,{tmp_path}/talks"
 
 
 def test_the_pace_of_a_crawl_is_no_parameter_of_its_rule_and_reaches_the_script_all_the_same(config):
@@ -85,9 +101,13 @@ WRONG = [
     ("methods.lora.rnak", 8, "methods.lora.rnak: unknown key, did you mean 'rank'?"),
     ("methods.lora.rank", 0, "methods.lora.rank: 0 is wrong: input should be greater than or equal to 1"),
     ("methods.lora.rank", "many", "methods.lora.rank: 'many' is wrong: input should be a valid integer"),
-    ("methods.lora.kind", "magic", "methods.lora.kind: 'magic' is wrong: input should be 'lora'"),
+    (
+        "methods.lora.kind",
+        "magic",
+        "methods.lora.kind: 'magic' is wrong: input should be one of 'lora', 'qlora', 'full'",
+    ),
     ("study.models", ["smollm"], "study.models: 'smollm' is not in `models`, did you mean 'smollm2-135m-instruct'?"),
-    ("study.judges", [], "study.judges: [] is wrong"),
+    ("study.models", [], "study.models: [] is wrong"),
     ("datasets.haldrune.corpus", "nowhere", "datasets.haldrune.corpus: 'nowhere' is not in `corpora`"),
     ("corpora.haldrune.folder", {"path": "x"}, "corpora.haldrune: expected exactly one of `crawl` and `folder`"),
     ("corpora.haldrune.crawl.start", ["haldrune"], "'haldrune' is no URL"),

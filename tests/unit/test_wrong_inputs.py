@@ -5,6 +5,7 @@ Most cases run a script as its rule would, in a folder of tiny valid inputs wher
 
 import copy
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from tuneproof.llm.openvino import engine_id
 from tuneproof.llm.store import Store
 from tuneproof.pairs.write import requests
 from tuneproof.records import Answer, Chunk, Example, Page, Pair, Phrasing, read_rows, write_json, write_rows
+from tuneproof.scores.pairwise import Choice
 from tuneproof.study import OpenVINOLLM, load
 
 # --- the configuration ---
@@ -54,6 +56,8 @@ def changed(config, changes):
 
 NO_CRAWL = {"corpora/haldrune/crawl": ...}
 GGUF = "models/smollm2-135m-instruct"
+LORA = {"kind": "lora", "rank": 4, "alpha": 8, "epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "precision": "fp32"}
+SWEEP = {"model": "smollm2-135m-instruct", "method": "lora", "dataset": "haldrune", "grid": {"rank": [8, 16]}}
 CONFIG_CASES = {
     "unknown key": ({"methods/lora/learning_rat": 1e-3}, "methods.lora.learning_rat", "did you mean 'learning_rate'?"),
     "unknown key at the top": ({"judge": {}}, "judge: unknown key", "did you mean 'judges'?"),
@@ -151,6 +155,31 @@ CONFIG_CASES = {
         "datasets.a b",
         "should match pattern",
     ),
+    "sharding without devices": (
+        {"methods/lora/sharding": "zero2"},
+        "methods.lora: sharding: 'zero2' spreads over devices",
+        "expected none, or devices: 2 or more",
+    ),
+    "workers that do not have whole weights": (
+        {"methods/lora/sharding": "zero1", "methods/lora/devices": 2, "methods/lora/bmuf": {}},
+        "methods.lora: bmuf: a worker has whole weights",
+        "expected sharding: none instead of zero1",
+    ),
+    "optimizer that cannot be sharded": (
+        {"methods/lora/sharding": "zero1", "methods/lora/devices": 2, "methods/lora/optimizer": "adamw_8bit"},
+        "methods.lora: optimizer: 'adamw_8bit' cannot be sharded",
+        "expected adamw, or sharding: none",
+    ),
+    "moments that cannot be averaged": (
+        {"methods/lora/bmuf": {"moments": "average"}, "methods/lora/optimizer": "adamw_8bit"},
+        "methods.lora: bmuf.moments: 8 bits cannot be averaged",
+        "expected keep or reset",
+    ),
+    "weights of 4 bits that are sharded": (
+        {"methods/lora/kind": "qlora", "methods/lora/sharding": "zero3", "methods/lora/devices": 2},
+        "methods.lora: sharding: 'zero3' cannot spread weights of 4 bits",
+        "expected none, zero1 or zero2",
+    ),
     "module list that is a number": ({"methods/lora/targets": 3}, "methods.lora.targets: 3 is wrong", "list"),
     "two mistakes at once": (
         {"retrieval/top_k": 0, "decoding/batch_size": -1},
@@ -166,6 +195,72 @@ CONFIG_CASES = {
         {"corpora/haldrune/chunks/max_tokens": 5000},
         "corpora.haldrune.chunks.max_tokens: 5000",
         "all-minilm-l6-v2",
+    ),
+    "sweep of an unknown key": (
+        {"sweeps": {"rank": {**SWEEP, "grid": {"rnak": [8]}}}},
+        "sweeps.rank.grid.rnak: unknown key",
+        "did you mean 'rank'?",
+    ),
+    "sweep of a key that is a section": (
+        {"sweeps": {"rank": {**SWEEP, "grid": {"speed": [{"packing": False}]}}}},
+        "sweeps.rank.grid.speed: cannot be varied",
+        "expected one of: ",
+    ),
+    "sweep of another kind": (
+        {"sweeps": {"rank": {**SWEEP, "grid": {"kind": ["qlora"]}}}},
+        "sweeps.rank.grid.kind: cannot be varied",
+        "learning_rate",
+    ),
+    "sweep of a wrong value": (
+        {"sweeps": {"rank": {**SWEEP, "grid": {"rank": [8, 0]}}}},
+        "sweeps.rank.grid.rank: 0 is wrong",
+        "greater than or equal to 1",
+    ),
+    "sweep of a wrong word": (
+        {"sweeps": {"rank": {**SWEEP, "grid": {"schedule": ["cosin"]}}}},
+        "sweeps.rank.grid.schedule: 'cosin' is wrong",
+        "'cosine'",
+    ),
+    "sweep of a value that is a list": (
+        {"sweeps": {"rank": {**SWEEP, "grid": {"rank": [[8]]}}}},
+        "sweeps.rank.grid.rank: [8] is wrong",
+        "a number, a word, true or false",
+    ),
+    "sweep of the same value twice": (
+        {"sweeps": {"rank": {**SWEEP, "grid": {"learning_rate": [1e-4, "1e-4"]}}}},
+        "sweeps.rank.grid.learning_rate: 0.0001 is there twice",
+        "each once",
+    ),
+    "sweep of no values": (
+        {"sweeps": {"rank": {**SWEEP, "grid": {"rank": []}}}},
+        "sweeps.rank.grid.rank: [] is wrong",
+        "at least 1",
+    ),
+    "sweep of no keys": ({"sweeps": {"rank": {**SWEEP, "grid": {}}}}, "sweeps.rank.grid: {} is wrong", "at least 1"),
+    "sweep of the same seed twice": (
+        {"sweeps": {"rank": {**SWEEP, "seeds": [1, 1]}}},
+        "sweeps.rank.seeds: 1 is there twice",
+        "each once",
+    ),
+    "sweep of an unknown method": (
+        {"sweeps": {"rank": {**SWEEP, "method": "lorra"}}},
+        "sweeps.rank.method: 'lorra' is not in `methods`",
+        "did you mean 'lora'?",
+    ),
+    "sweep of an unknown data set": (
+        {"sweeps": {"rank": {**SWEEP, "dataset": "haldrun"}}},
+        "sweeps.rank.dataset: 'haldrun' is not in `datasets`",
+        "did you mean",
+    ),
+    "sweep whose variant is a method": (
+        {"sweeps": {"rank": SWEEP}, "methods/lora-rank8": LORA},
+        "sweeps.rank: its variant 'lora-rank8' is in `methods` too",
+        "expected other names",
+    ),
+    "sweep not in registry": (
+        {"sweeps": {"rank": SWEEP}, "study/sweeps": ["ranks"]},
+        "study.sweeps: 'ranks' is not in `sweeps`",
+        "did you mean 'rank'?",
     ),
     "the same seed twice": ({"study/seeds": [1, 1]}, "study.seeds", "1"),
 }
@@ -225,8 +320,9 @@ DATASET = {"corpus": "c", "llm": "qwen", "pairs_per_chunk": 1, "phrasings": 2}
 PROMPT = "Write {n} pairs about {title}: {text}\n"
 TEXT = "The power of building {} is {} megawatts, and it is measured each hour by an engineer on site."
 OWN = "127.0.0.1"
+DIALOGUE = {"id": "train", "turns": [{"role": "user", "text": "Where is it?"}], "abstractive": [["It is late."], None]}
+TWEETS = {"tweet_ids_sentence_offset": [{"tweet_id": 1, "sentence_offsets": ["[0, 5]"]}], "annotations": []}
 CRAWL = {"start": [f"http://{OWN}:PORT/"], "private_hosts": [OWN], "delay_s": 0, "retries": 0, "timeout_s": 5}
-LORA = {"kind": "lora", "rank": 4, "alpha": 8, "epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "precision": "fp32"}
 
 # the arguments of each script's rule; relative to the folder of inputs; outputs are in out/
 ARGUMENTS = {
@@ -282,7 +378,40 @@ ARGUMENTS = {
         "max-failed": "0.2",
         "usage": "out/usage.json",
     },
+    "try_judge": {
+        "answers": {"file": "judged.json", "questions": 4, "seed": 1},
+        "name": "qwen",
+        "judge": {"llm": "qwen", "scoring": "expected"},
+        "llm": QWEN,
+        "model": "model/lock.json",
+        "prompt": "judge.txt",
+        "store": "store",
+        "out": "out/scores.jsonl",
+        "usage": "out/usage.json",
+    },
+    "tabulate_comparisons": {
+        "comparisons": {"tuned": {"judge": "qwen", "arms": ["m/lora/d/seed1/d.closed", "m/base/d.closed"]}},
+        "choices": "choices.jsonl",
+        "out": "out/pairwise.csv",
+    },
+    "tabulate_agreement": {"rows": "rows.jsonl", "out": "out/agreement.csv"},
+    "tabulate_sweep": {
+        "name": "rank",
+        "sweep": {**SWEEP, "seeds": [1, 2]},
+        "variants": {"lora-rank8": {"rank": 8}, "lora-rank16": {"rank": 16}},
+        "runs": "runs",
+        "table": "out/sweep.csv",
+        "text": "out/sweep.md",
+        "data": "out/sweep.json",
+    },
+    "plot_memory": {
+        "telemetry": "telemetry.jsonl",
+        "run": "m/lora/d/seed1",
+        "out": "out/memory.svg",
+        "data": "out/memory.csv",
+    },
     "render_sample_site": {"source": "sample_site", "site": "out/site", "facts": "out/facts.jsonl"},
+    "read_dialogues": {"name": "d", "spec": {"path": "dialogues"}, "system": "system.txt", "out": "out"},
     "train": {
         "spec": LORA,
         "student": "STUDENT",
@@ -348,6 +477,18 @@ def inputs(root, tmp_path_factory):
         for n in range(2)
     ]
     write_rows(folder / "answers.jsonl", answers)
+    choices = [Choice(f"example{n}", f"page{n}", ["a", "b"], 0.8, 0.6, ["A", "B"], ["c", "d"]) for n in range(2)]
+    write_rows(folder / "choices.jsonl", choices)
+    joined = {"dataset": "d", "split": "test_new_pages", "arm": "base", "page_id": "p"}
+    write_rows(folder / "rows.jsonl", [{**joined, "example_id": f"e{n}", "scores": {"a": 2, "b": n}} for n in (1, 2)])
+    (folder / "dialogues").mkdir()
+    for split in ("train", "val", "test"):
+        write_rows(folder / "dialogues" / f"{split}.jsonl", [{**DIALOGUE, "id": split}])
+    (folder / "system.txt").write_text("Summarise.\n")
+    for rank, seed in itertools.product((8, 16), (1, 2)):
+        log = [{"step": 1, "epoch": 1.0, "loss": 2.0}, {"step": 1, "epoch": 1.0, "eval_loss": 1.5 + seed / rank}]
+        write_rows(folder / f"runs/{SWEEP['model']}/lora-rank{rank}/haldrune/seed{seed}/train_log.jsonl", log)
+    write_rows(folder / "telemetry.jsonl", [{"step": 1, "seconds": 2.0, "memory_mb": 900.0}])
     (folder / "prompt.txt").write_text(PROMPT)
     (folder / "judge.txt").write_text("{instruction} {response} {reference_answer}\n")
     for name, files in {"model": ["model.gguf"], "encoder": ["config.json", "tokenizer.json"]}.items():
@@ -418,7 +559,20 @@ def files_in(folder):
 
 
 @pytest.mark.parametrize(
-    "script", ["fetch_model", "extract_pages", "write_pairs", "split_pairs", "measure", "render_sample_site"]
+    "script",
+    [
+        "fetch_model",
+        "extract_pages",
+        "write_pairs",
+        "split_pairs",
+        "measure",
+        "render_sample_site",
+        "tabulate_comparisons",
+        "tabulate_agreement",
+        "tabulate_sweep",
+        "plot_memory",
+        "read_dialogues",
+    ],
 )
 def test_the_inputs_are_valid_before_one_is_broken(folder, run_script, script):
     result = run_in(run_script, folder, script, {})
@@ -434,6 +588,7 @@ def lines(rows, number, text):
     return "".join((text if n == number else json.dumps(row)) + "\n" for n, row in enumerate(rows, 1))
 
 
+RUN_OF_SWEEP = f"runs/{SWEEP['model']}/lora-rank8/haldrune/seed2/train_log.jsonl"
 CHUNK = {"id": "c", "page_id": "p", "url": "u", "group": "g", "headings": [], "text": "t", "tokens": 9}
 CHUNKS = [CHUNK] * 3
 PAIR = {
@@ -447,6 +602,15 @@ PAIR = {
 }
 MENU = "<html><body><nav><ul>" + "<li><a href='/x'>Item</a></li>" * 12 + "</ul></nav><main></main></body></html>"
 ONE_FILE = MODEL["files"][0]
+
+TWEETSUM_FILES = {
+    f"dialogues/final_{split}_tweetsum.jsonl": lines([{**TWEETS, "conversation_id": split}], 0, "")
+    for split in ("train", "valid", "test")
+}
+STUDIO_FILES = {
+    f"dialogues/{split}.json": json.dumps({"a": {"log": [], "original dialog info": "{"}})
+    for split in ("train", "val", "test")
+}
 
 CASES = {
     # models
@@ -605,6 +769,96 @@ CASES = {
         {"store/": "UNUSABLE"},
         keeps=("unusable.jsonl", "log.jsonl"),
     ),
+    # dialogues
+    "dialogues missing": Case(
+        "read_dialogues",
+        ["path: 'nowhere' is no folder", "expected one of dialogues"],
+        arguments={"spec": {"path": "nowhere"}},
+    ),
+    "folder of another layout": Case(
+        "read_dialogues",
+        ["layout: 'tweetsum'", "no final_train_tweetsum.jsonl", "looks like layout turns"],
+        arguments={"spec": {"path": "dialogues", "layout": "tweetsum"}},
+    ),
+    "folder of no layout": Case(
+        "read_dialogues",
+        ["documents has files of no layout", "turns: train.jsonl"],
+        arguments={"spec": {"path": "documents"}},
+    ),
+    "folder of two layouts": Case(
+        "read_dialogues", ["files of dialogstudio and turns", "expected one"], {"dialogues/val.json": "{}"}
+    ),
+    "layout that there is none of": Case(
+        "read_dialogues",
+        ["layout: 'chat' is wrong", "'dialogstudio'"],
+        arguments={"spec": {"path": "x", "layout": "chat"}},
+    ),
+    "split missing": Case(
+        "read_dialogues", ["dialogues/val.jsonl: no such file", "expected JSON Lines"], {"dialogues/val.jsonl": None}
+    ),
+    "row of another layout": Case(
+        "read_dialogues",
+        ["dialogues/val.jsonl line 1: no 'turns'", "looks like layout tweetsum"],
+        {"dialogues/val.jsonl": lines([TWEETS], 0, "")},
+    ),
+    "turn of a third side": Case(
+        "read_dialogues",
+        ["dialogues/val.jsonl line 1: turn 1: role is 'bot'", "expected user or agent"],
+        {"dialogues/val.jsonl": lines([{**DIALOGUE, "turns": [{"role": "bot", "text": "Hi"}]}], 0, "")},
+    ),
+    "dialogue without turns": Case(
+        "read_dialogues",
+        ["dialogues/val.jsonl line 1: dialogue train has no turns", "expected some"],
+        {"dialogues/val.jsonl": lines([{**DIALOGUE, "turns": []}], 0, "")},
+    ),
+    "dialogue without id": Case(
+        "read_dialogues",
+        ["dialogues/val.jsonl line 1: id is None", "expected the dialogue's id"],
+        {"dialogues/val.jsonl": lines([{**DIALOGUE, "id": None}], 0, "")},
+    ),
+    "dialogue twice": Case(
+        "read_dialogues",
+        ["dialogues/val.jsonl line 1: dialogue train is also in dialogues/train.jsonl line 1", "expected once"],
+        {"dialogues/val.jsonl": lines([DIALOGUE], 0, "")},
+    ),
+    "summary that is none": Case(
+        "read_dialogues",
+        ["dialogues/val.jsonl line 1: abstractive 2: '5', expected sentences or null"],
+        {"dialogues/val.jsonl": lines([{**DIALOGUE, "abstractive": ["A.", 5]}], 0, "")},
+    ),
+    "split without a summary": Case(
+        "read_dialogues",
+        ["split val: none of 1 dialogues makes a row", "expected some with summaries"],
+        {"dialogues/val.jsonl": lines([{**DIALOGUE, "id": "v", "abstractive": [None]}], 0, "")},
+    ),
+    "no table of tweets": Case(
+        "read_dialogues",
+        ["tweets: dialogues/twcs.csv: no such file", "no text of its own"],
+        {"dialogues/": None, **TWEETSUM_FILES},
+    ),
+    "table without the text": Case(
+        "read_dialogues",
+        ["dialogues/twcs.csv: no column 'text'", "expected tweet_id, inbound, text"],
+        {"dialogues/": None, **TWEETSUM_FILES, "dialogues/twcs.csv": "tweet_id,inbound\n1,True\n"},
+    ),
+    "tweet that the table lacks": Case(
+        "read_dialogues",
+        ["final_train_tweetsum.jsonl line 1: tweet 1", "twcs.csv has no tweet 1", "expected the whole table"],
+        {"dialogues/": None, **TWEETSUM_FILES, "dialogues/twcs.csv": "tweet_id,inbound,text\n2,True,Hi\n"},
+    ),
+    "offsets of another text": Case(
+        "read_dialogues",
+        ["final_train_tweetsum.jsonl line 1: tweet 1: offset '[0, 5]'", "in a text of 2"],
+        {"dialogues/": None, **TWEETSUM_FILES, "dialogues/twcs.csv": "tweet_id,inbound,text\n1,True,Hi\n"},
+    ),
+    "dialogstudio's info that is no JSON": Case(
+        "read_dialogues",
+        ["dialogues/train.json a: original dialog info", "expected JSON in a string"],
+        {"dialogues/": None, **STUDIO_FILES},
+    ),
+    "system prompt with a gap": Case(
+        "read_dialogues", ["system.txt: its gaps are {text}, expected none"], {"system.txt": "Summarise {text}."}
+    ),
     # data sets, answers
     "too few pages to split": Case(
         "split_pairs",
@@ -629,6 +883,25 @@ CASES = {
     ),
     "facts missing": Case("measure", ["facts.jsonl: no such file"], arguments={"facts": "facts.jsonl"}),
     "answer to an unknown question, at the judge": Case("judge", ["example0"], {"tests.jsonl": "OTHER IDS"}),
+    # judges beside people and beside one another
+    "trial without its answers": Case("try_judge", ["judged.json: no such file"]),
+    "trial of another format": Case(
+        "try_judge", ["judged.json question 1: no key", "EVOUNA"], {"judged.json": '[{"question": "Why?"}]'}
+    ),
+    "trial of more questions than there are": Case(
+        "try_judge", ["judged.json: 0 questions", "at least 4"], {"judged.json": "[]"}
+    ),
+    "choice that is cut off": Case("tabulate_comparisons", ["choices.jsonl line 2"], {"choices.jsonl": "CUT OFF"}),
+    "choice without a page": Case("tabulate_comparisons", ["line 1", "page_id"], {"choices.jsonl": "WITHOUT page_id"}),
+    "agreement without its rows": Case("tabulate_agreement", ["rows.jsonl: no such file"], {"rows.jsonl": None}),
+    "agreement of a row that is cut off": Case("tabulate_agreement", ["rows.jsonl line 2"], {"rows.jsonl": "CUT OFF"}),
+    # sweeps
+    "sweep of a run that is missing": Case(
+        "tabulate_sweep", ["lora-rank8/haldrune/seed2/train_log.jsonl: no such file"], {RUN_OF_SWEEP: None}
+    ),
+    "sweep of a run that was never evaluated": Case(
+        "tabulate_sweep", ["seed2/train_log.jsonl: no row with 'eval_loss'"], {RUN_OF_SWEEP: '{"step": 1}\n'}
+    ),
     # a section of the configuration that did not come through the workflow
     "spec that is no JSON": Case("chunk_pages", ["section"], arguments={"spec": "{"}),
     "spec with a wrong value": Case(
@@ -683,6 +956,10 @@ def break_file(folder, name, content):
         path.write_text(path.read_text().splitlines(keepends=True)[0])
     elif content == "OTHER IDS":
         path.write_text(path.read_text().replace('"example', '"other'))
+    elif content == "CUT OFF":
+        path.write_text(path.read_text()[:-20])
+    elif isinstance(content, str) and content.startswith("WITHOUT "):
+        path.write_text(path.read_text().replace(content.removeprefix("WITHOUT "), "other"))
     elif content == "VAGUE":
         path.write_text(path.read_text().replace("78.0 MW", "'7'"))
     elif isinstance(content, str) and content.startswith("ZIP "):

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tuneproof.llm.calls import Request
+from tuneproof.errors import InputError
+from tuneproof.llm.calls import Engine, Request
 from tuneproof.llm.client import Answered, complete
 from tuneproof.llm.prompts import fill
 from tuneproof.llm.store import Store
-from tuneproof.llm.transformers import Transformers, engine_id
-from tuneproof.records import Answer, Chunk, Example, Retrieved, content_id
-from tuneproof.study import Calls, Decoding, Mode
+from tuneproof.records import Answer, Chunk, Example, Message, Retrieved, content_id
+from tuneproof.study import Decoding, Mode
+
+
+def context_ids(example: Example, mode: Mode, retrieved: dict[str, Retrieved]) -> list[str]:
+    """Return the ids of the chunks that an arm is given for a question, best first.
+
+    Closed book there are none; under the oracle it is the gold chunk: the one that the question was written from.
+    """
+    if mode == "closed":
+        return []
+    if mode == "oracle":
+        return [example.chunk_id]
+    if example.id not in retrieved:
+        raise InputError(f"example {example.id}: nothing was retrieved for it, expected a row for each")
+    return retrieved[example.id].chunk_ids
 
 
 def requests(
@@ -22,42 +36,32 @@ def requests(
     retrieved: dict[str, Retrieved],
     chunks: dict[str, Chunk],
 ) -> list[Request]:
-    """Return one request per example. Closed book, the prompt is the training prompt; with retrieval, the question
-    stands under the retrieved chunks, best first."""
-    ask: Callable[[Example], str]
-    if mode == "closed":
+    """Return one request per example. Closed book, the prompt is the training prompt: all that stands before the
+    answer, a system prompt included; with retrieval or oracle, the question stands under the chunks, best first."""
 
-        def ask(example: Example) -> str:
-            return example.question
-    else:
+    def ask(example: Example) -> list[Message]:
+        before = example.messages[:-1]
+        if mode == "closed":
+            return before
+        given = context_ids(example, mode, retrieved)
+        if unknown := [id for id in given if id not in chunks]:
+            raise InputError(f"example {example.id}: chunk {unknown[0]!r} is not in the corpus, expected a known one")
+        content = fill(template, context="\n\n".join(chunks[c].text for c in given), question=example.question)
+        return [*before[:-1], {"role": "user", "content": content}]
 
-        def ask(example: Example) -> str:
-            texts = [chunks[c].text for c in retrieved[example.id].chunk_ids]
-            return fill(template, context="\n\n".join(texts), question=example.question)
-
-    return [Request([{"role": "user", "content": ask(e)}], decoding.max_new_tokens) for e in examples]
+    return [Request(ask(e), decoding.max_new_tokens) for e in examples]
 
 
 def answer(
-    requests: list[Request],
-    student: Path,
-    adapter: Path | None,
-    batch_size: int,
-    store: Path,
-    what: str,
-    calls: Calls,
+    requests: list[Request], identity: str, start: Callable[[], Engine], store: Path, what: str, replay: bool = False
 ) -> list[Answered]:
-    """Answer requests in order; batches hold prompts of like length, so that little is padded."""
-    identity = engine_id(student, adapter, batch_size)
+    """Answer requests in order; batches hold prompts of like length, so that little is padded.
+
+    `start` gives the engine `identity`; it is not called where the store knows every answer. The longest prompts come
+    first: what does not fit the memory fails at once.
+    """
     order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].messages[-1]["content"]), i))
-    answered = complete(
-        [requests[i] for i in order],
-        identity,
-        lambda: Transformers(student, adapter, batch_size),
-        Store(store, identity),
-        what,
-        replay=calls.mode == "replay",
-    )
+    answered = complete([requests[i] for i in order], identity, start, Store(store, identity), what, replay)
     by_position = dict(zip(order, answered, strict=True))
     return [by_position[i] for i in range(len(requests))]
 
@@ -76,7 +80,7 @@ def answers_from(
             text=answer.reply.text,
             tokens=answer.reply.completion_tokens,
             stopped=answer.reply.finish_reason == "stop",
-            context_ids=retrieved[example.id].chunk_ids if mode == "rag" else [],
+            context_ids=context_ids(example, mode, retrieved),
             call_id=answer.call_id,
         )
         for example, answer in zip(examples, answered, strict=True)

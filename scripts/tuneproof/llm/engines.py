@@ -67,8 +67,8 @@ def _local(llm: OpenVINOLLM | VLLMLLM | TransformersLLM, lock: Path) -> tuple[st
         return openvino.engine_id(llm, lock), lambda: openvino.OpenVINO(llm, lock)
     if isinstance(llm, VLLMLLM):
         return vllm.engine_id(llm, lock), lambda: vllm.VLLM(llm, lock)
-    return transformers.engine_id(lock, None, llm.group_size), lambda: transformers.Transformers(
-        lock, None, llm.group_size
+    return transformers.engine_id(lock, None, llm.group_size), lambda: transformers.Base(lock).engine(
+        None, llm.group_size
     )
 
 

@@ -20,14 +20,14 @@ from tuneproof.llm.calls import REFUSED, Reply, Request, answer_fitting
 from tuneproof.study import OpenVINOLLM
 
 # Prompts are read so many tokens at a time: with OpenVINO's 256 a group's first step was a tenth slower.
-_READ_TOGETHER = 2048
+READ_TOGETHER = 2048
 
 
 def engine_id(llm: OpenVINOLLM, lock: Path) -> str:
     """Return all that a reply depends on: weights by digest, engine and version, and what shapes a batch."""
     version = importlib.metadata.version("openvino-genai")
     digest = model_digest(read_lock(lock))
-    return f"openvino-{version}.{llm.model}@{digest}.c{llm.max_concurrent}g{llm.group_size}r{_READ_TOGETHER}"
+    return f"openvino-{version}.{llm.model}@{digest}.c{llm.max_concurrent}g{llm.group_size}r{READ_TOGETHER}"
 
 
 class OpenVINO:
@@ -85,7 +85,7 @@ class OpenVINO:
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching = True
         scheduler.max_num_seqs = self._llm.max_concurrent
-        scheduler.max_num_batched_tokens = _READ_TOGETHER
+        scheduler.max_num_batched_tokens = READ_TOGETHER
         scheduler.cache_size = self._llm.kv_cache_gb
         return openvino_genai.ContinuousBatchingPipeline(str(self._path), scheduler, "CPU", {})
 

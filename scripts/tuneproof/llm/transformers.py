@@ -1,4 +1,8 @@
-"""transformers' generate in the process: any student, with or without an adapter, in batches."""
+"""transformers' generate in the process: any student, with or without an adapter, in batches.
+
+base = Base(lock)  # loaded once
+base.engine(None, 16), base.engine(adapter, 16), …  # the base model, and what was tuned, one after the other
+"""
 
 from __future__ import annotations
 
@@ -8,68 +12,110 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tuneproof.arithmetic import Wanted, dtype_of, resolved
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
 from tuneproof.llm.calls import Reply, Request, answer_fitting
+from tuneproof.llm.prompts import written_out
 from tuneproof.records import Message, file_sha256
 
 
-def engine_id(student: Path, adapter: Path | None, batch_size: int) -> str:
-    """Return all that a reply depends on: weights and adapter by digest, the library's version, the batch size."""
+def engine_id(student: Path, adapter: Path | None, batch_size: int, precision: Wanted = "auto") -> str:
+    """Return all that a reply depends on: weights and adapter by digest, version, arithmetic, the batch size."""
     content = read_lock(student)
     version = importlib.metadata.version("transformers")
-    tuned = f"+{file_sha256(adapter / 'adapter_model.safetensors')[:12]}" if adapter else ""
-    return f"transformers-{version}.{content['model']}@{model_digest(content)}{tuned}.b{batch_size}"
+    tuned = f"+{file_sha256(adapter / 'adapter_model.safetensors')[:12]}.fused" if adapter else ""
+    exact = resolved(precision)
+    return f"transformers-{version}.{content['model']}@{model_digest(content)}{tuned}.{exact}.b{batch_size}"
 
 
-class Transformers:
-    """A causal language model that answers greedily, a batch at a time. The adapter stays unmerged: as it was tuned."""
+class Base:
+    """A causal language model with its tokenizer, loaded once, and the adapters that were used on it.
 
-    def __init__(self, student: Path, adapter: Path | None, batch_size: int) -> None:
+    Adapters stay unmerged: as they were tuned, and so that the weights that all share stay what they are. A layer that
+    knows other adapters computes what it would with one alone, or with none, bit for bit.
+    """
+
+    def __init__(
+        self, student: Path, precision: Wanted = "auto", prepare: Callable[[Any], object] = lambda _: None
+    ) -> None:
+        """Load a student by its lock. `prepare(model)` is told of a PEFT model whenever an adapter was loaded."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self.id = engine_id(student, adapter, batch_size)
-        self.group_size = batch_size
+        self.student, self.precision, self._prepare = student, resolved(precision), prepare
+        self._dtype = dtype_of(precision)
         content = read_lock(student)
-        self._context, self._served = content["context"], content["model"]
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(student.parent, padding_side="left")
-        model: Any = AutoModelForCausalLM.from_pretrained(student.parent, dtype=torch.bfloat16)
-        if adapter:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, adapter)
+        self.context, self.served = content["context"], content["model"]
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(student.parent, padding_side="left")
+        model: Any = AutoModelForCausalLM.from_pretrained(student.parent, dtype=self._dtype)
         self._model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        self._names: dict[Path, str] = {}  # of adapters, as PEFT takes them: it allows no dot, and a path may have some
+
+    def engine(self, adapter: Path | None, batch_size: int) -> Transformers:
+        """Return what answers with an adapter (a folder), or without one."""
+        return Transformers(self, adapter, batch_size)
+
+    def model(self, adapter: Path | None) -> Any:
+        """Return the model with an adapter in use, or with none; the next call changes it."""
+        if adapter is None:
+            if self._names:
+                self._model.base_model.disable_adapter_layers()
+            return self._model
+        if adapter not in self._names:
+            self._load(adapter)
+        self._model.base_model.enable_adapter_layers()
+        self._model.set_adapter(self._names[adapter])
+        return self._model
+
+    def _load(self, adapter: Path) -> None:
+        from peft import PeftModel
+
+        name = f"adapter{len(self._names) + 1}"
+        if self._names:
+            self._model.load_adapter(adapter, name)
+        else:
+            self._model = PeftModel.from_pretrained(self._model, adapter, name)
+        self._prepare(self._model)
+        for parameter in self._model.parameters():
+            parameter.data = parameter.data.to(self._dtype)  # once; fused layers would do so at every step
+        self._model.eval()
+        self._names[adapter] = name
+
+
+class Transformers:
+    """Answers greedily, a batch at a time, with one adapter of a base, or with none."""
+
+    def __init__(self, base: Base, adapter: Path | None, batch_size: int) -> None:
+        self.id = engine_id(base.student, adapter, batch_size, base.precision)
+        self.group_size = batch_size
+        self._base, self._adapter = base, adapter
+        self._context, self._served, self._tokenizer = base.context, base.served, base.tokenizer
 
     def answer(self, requests: list[Request], done: Callable[[int], object]) -> list[Reply]:
         """Answer one batch; replies end at the end-of-turn token or at their `max_tokens`.
 
         A schema is said in words. Choices are answered from the distribution over the next token.
         """
-        tokenizer = self._tokenizer
-        # the template writes BOS where the model wants one: adding special tokens would double it
-        texts = [
-            tokenizer.apply_chat_template(_said(r), add_generation_prompt=True, tokenize=False) + r.prefill
-            for r in requests
-        ]
-        tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        tokens = prompt_tokens(requests, self._tokenizer)
         lengths = [len(prompt) + r.max_tokens for r, prompt in zip(requests, tokens, strict=True)]
-        replies = answer_fitting(requests, texts, lengths, self._context, self._generate)
+        replies = answer_fitting(requests, tokens, lengths, self._context, self._generate)
         done(len(requests))
         return replies
 
-    def _generate(self, asked: list[tuple[Request, str]]) -> list[Reply]:
+    def _generate(self, asked: list[tuple[Request, list[int]]]) -> list[Reply]:
         import torch
 
-        tokenizer, (requests, texts) = self._tokenizer, zip(*asked, strict=True)
-        batch = tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
-        batch = batch.to(self._model.device)
+        model = self._base.model(self._adapter)
+        tokenizer, (requests, prompts) = self._tokenizer, zip(*asked, strict=True)
+        batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
         width = batch["input_ids"].shape[1]
         with torch.inference_mode():
-            output = self._model.generate(
+            output = model.generate(
                 **batch,
                 max_new_tokens=max(r.max_tokens for r in requests),
                 do_sample=False,
+                eos_token_id=tokenizer.eos_token_id,  # what the training taught, whatever the published model ends at
                 pad_token_id=tokenizer.pad_token_id,
                 output_logits=any(r.choices for r in requests),
                 return_dict_in_generate=True,
@@ -77,7 +123,9 @@ class Transformers:
         return [
             self._distribution(r, int(mask.sum()), output.logits[0][i])
             if r.choices
-            else self._reply(int(mask.sum()), output.sequences[i, width : width + r.max_tokens].tolist())
+            else written_reply(
+                tokenizer, int(mask.sum()), output.sequences[i, width : width + r.max_tokens].tolist(), self._served
+            )
             for i, (r, mask) in enumerate(zip(requests, batch["attention_mask"], strict=True))
         ]
 
@@ -91,12 +139,22 @@ class Transformers:
         best = max(distribution, key=distribution.__getitem__)
         return Reply(best, prompt_tokens, 1, "length", distribution, self._served)
 
-    def _reply(self, prompt_tokens: int, tokens: list[int]) -> Reply:
-        end = self._tokenizer.eos_token_id
-        stopped = end in tokens
-        written = tokens[: tokens.index(end)] if stopped else tokens
-        text = str(self._tokenizer.decode(written, skip_special_tokens=True)).strip()
-        return Reply(text, prompt_tokens, len(written), "stop" if stopped else "length", served=self._served)
+
+def prompt_tokens(requests: list[Request], tokenizer: Any) -> list[list[int]]:
+    """Return the tokens of each request as a student reads it: the chat template up to the reply, and its prefill."""
+    # the template writes BOS where the model wants one: adding special tokens would double it
+    texts = [written_out(tokenizer, _said(r), r.prefill) for r in requests]
+    tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return tokens
+
+
+def written_reply(tokenizer: Any, prompt_tokens: int, tokens: list[int], served: str) -> Reply:
+    """Return what was written as a reply: the tokens before EOS, or all where there is none."""
+    end = tokenizer.eos_token_id
+    stopped = end in tokens
+    written = tokens[: tokens.index(end)] if stopped else tokens
+    text = str(tokenizer.decode(written, skip_special_tokens=True)).strip()
+    return Reply(text, prompt_tokens, len(written), "stop" if stopped else "length", served=served)
 
 
 def _said(request: Request) -> list[Message]:

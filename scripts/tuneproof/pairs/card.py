@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tuneproof.records import Chunk, Example, Pair, content_id
-from tuneproof.study import AnyDataset, CorpusSpec
+from tuneproof.study import AnyDataset, CorpusSpec, DialoguesSpec
 
 SAMPLES = 20
 ABOUT = {
@@ -53,6 +53,14 @@ ABOUT = {
             "The steps are drawn from two lists, so that they are right; real calls agree on more than stands there.",
             "What is asked and answered are pairs of another data set: people do not talk so.",
             "The first and the last words are an LLM's: their style is its own.",
+        ],
+    ),
+    "dialogues": (
+        "Dialogues of customers and agents, and summaries that people wrote of them: to tune a model to summarise.",
+        [
+            "Annotators differ: the reference answer is the first summary of several; the others are in `references`.",
+            "What was taken out to clean a dialogue (addresses, names) may be what it was about.",
+            "Pages are dialogues here: test_new_pages holds dialogues that are in no other split.",
         ],
     ),
     "pitch": (
@@ -128,7 +136,7 @@ def card(
         "dataset": name,
         "kind": spec.kind,
         "purpose": purpose,
-        "weaknesses": [*weaknesses, *WEAK_EVERYWHERE],
+        "weaknesses": [*weaknesses, *(WEAK_EVERYWHERE if spec.kind != "dialogues" else [])],
         "source": _source(spec, corpus),
         "funnel": dict(counts),
         "splits": {split: _split(rows, types, tokens) for split, rows in splits.items()},
@@ -210,16 +218,20 @@ def readme(card: Mapping[str, Any]) -> str:
 
 
 def parquet(rows: Sequence[Example]) -> bytes:
-    """Return rows as Parquet: `messages` as TRL, LLaMA-Factory and axolotl read them, and where they are from."""
+    """Return rows as Parquet: `messages` as TRL, LLaMA-Factory and axolotl read them, and where they are from.
+
+    Rows with references have a column of them.
+    """
     import pyarrow
     from pyarrow import parquet
 
     message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
     names = ("id", "pair_id", "page_id", "url", "group")
-    schema = pyarrow.schema([("messages", pyarrow.list_(message)), *((name, pyarrow.string()) for name in names)])
-    table = pyarrow.Table.from_pylist(
-        [{"messages": row.messages, **{name: getattr(row, name) for name in names}} for row in rows], schema
-    )
+    columns = {"messages": pyarrow.list_(message), **dict.fromkeys(names, pyarrow.string())}
+    if any(row.references for row in rows):
+        columns["references"] = pyarrow.list_(pyarrow.string())
+    schema = pyarrow.schema(columns.items())
+    table = pyarrow.Table.from_pylist([{name: getattr(row, name) for name in columns} for row in rows], schema)
     stream = pyarrow.BufferOutputStream()
     with parquet.ParquetWriter(stream, schema) as writer:
         if rows:  # `datasets` cannot read a row group without rows
@@ -228,6 +240,8 @@ def parquet(rows: Sequence[Example]) -> bytes:
 
 
 def _source(spec: AnyDataset, corpus: CorpusSpec | None) -> dict[str, Any]:
+    if isinstance(spec, DialoguesSpec):
+        return {"from": spec.source or f"the folder {spec.path}", "licence": spec.licence}
     if corpus is None:
         return {"from": f"the catalogue {getattr(spec, 'catalogue', None)}", "licence": None}
     if corpus.crawl:

@@ -14,10 +14,11 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tuneproof.pairs.screen import marked_in, names_in, plain, words_in
-from tuneproof.records import Example
+from tuneproof.records import Example, read_rows
 from tuneproof.study import TEST_SPLITS, Leaks
 
 _SHINGLE_WORDS = 3
@@ -93,6 +94,18 @@ class Leak:
     train_id: str
     train_url: str
     train_text: str
+
+
+def read(folders: Iterable[Path]) -> list[Rows]:
+    """Return the rows of data sets, each named as its folder."""
+    return [
+        Rows(
+            folder.name,
+            read_rows(folder / "train.jsonl", Example),
+            {split: read_rows(folder / f"{split}.jsonl", Example) for split in TEST_SPLITS},
+        )
+        for folder in folders
+    ]
 
 
 def audit(sets: Sequence[Rows], limits: Leaks, embed: Embed) -> tuple[list[Cell], list[Leak]]:

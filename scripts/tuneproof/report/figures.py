@@ -7,7 +7,6 @@ told apart with the common colour blindnesses; an arm has one colour in all of a
 
 from __future__ import annotations
 
-import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,10 +33,11 @@ def arm_colours(rows: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     arms = sorted(set(rows), key=lambda r: (r[0].partition("/")[0], not r[0].endswith("/base"), r[0], r[1]))
     labels = list(dict.fromkeys(arm for _, _, arm in arms))
     # past the palette's end the same hues come back lighter: two arms never share a colour up to 21 of them
-    return {arm: _lighter(PALETTE[i % len(PALETTE)], i // len(PALETTE)) for i, arm in enumerate(labels)}
+    return {arm: lighter(PALETTE[i % len(PALETTE)], i // len(PALETTE)) for i, arm in enumerate(labels)}
 
 
-def _lighter(colour: str, times: int) -> str:
+def lighter(colour: str, times: int) -> str:
+    """Return the same hue nearer to white."""
     channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     mixed = [round(c + (255 - c) * min(0.35 * times, 0.7)) for c in channels]
     return "#" + "".join(f"{c:02X}" for c in mixed)
@@ -104,7 +104,7 @@ def score_chart(data: Sequence[Row], colours: Mapping[str, str]) -> alt.TopLevel
         .properties(width=400, height=220)
         .facet(facet=alt.Facet("panel:N", title=None, sort=list(dict.fromkeys(v["panel"] for v in values))), columns=2)
     )
-    return _styled(bars, _score_title(data))
+    return styled(bars, _score_title(data))
 
 
 def _score_title(data: Sequence[Row]) -> list[str]:
@@ -117,59 +117,6 @@ def _score_title(data: Sequence[Row]) -> list[str]:
 
 def _split_order(split: str) -> int:
     return TEST_SPLITS.index(split) if split in TEST_SPLITS else len(TEST_SPLITS)
-
-
-def loss_curve(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[Row]:
-    """Train and evaluation loss by step, from {run: rows of its train_log.jsonl}."""
-    data = []
-    for run, rows in logs.items():
-        for row in rows:
-            for key, kind in (("loss", "train"), ("eval_loss", "evaluation")):
-                if row.get(key) is not None:
-                    data.append(
-                        {"run": run, "step": row["step"], "epoch": row.get("epoch"), "kind": kind, "loss": row[key]}
-                    )
-    return data
-
-
-def loss_chart(data: Sequence[Row]) -> alt.TopLevelMixin:
-    """One colour per run; train loss as a thin line, evaluation loss dashed with points."""
-    runs = list(dict.fromkeys(r["run"] for r in data))
-    colours = [_lighter(PALETTE[i % len(PALETTE)], i // len(PALETTE)) for i in range(len(runs))]
-    # logged values only differ by a factor of a few: a linear axis that need not start at zero
-    base = alt.Chart(alt.InlineData(values=list(data))).encode(
-        x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickMinStep=1, tickCount=10)),
-        y=alt.Y("loss:Q", title="loss (nats per token)", scale=alt.Scale(zero=False)),
-        color=alt.Color(
-            "run:N",
-            title=None,
-            scale=alt.Scale(domain=runs, range=colours),
-            legend=alt.Legend(orient="bottom", columns=1, labelLimit=0, symbolType="square"),
-        ),
-    )
-    dash = alt.StrokeDash(
-        "kind:N",
-        title=None,
-        scale=alt.Scale(domain=["train", "evaluation"], range=[[1, 0], [5, 3]]),
-        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeColor=MUTED, symbolSize=400),
-    )
-    train = base.transform_filter("datum.kind == 'train'").mark_line(strokeWidth=1.2).encode(strokeDash=dash)
-    held_out = base.transform_filter("datum.kind == 'evaluation'").mark_line(strokeWidth=2).encode(strokeDash=dash)
-    points = base.transform_filter("datum.kind == 'evaluation'").mark_point(filled=True, size=40, opacity=1)
-    return _styled(alt.layer(train, held_out, points).properties(width=880, height=280), _loss_title(data, runs))
-
-
-def _loss_title(data: Sequence[Row], runs: Sequence[str]) -> list[str]:
-    lines = []
-    for run in runs:
-        losses = [(r["loss"], r["step"]) for r in data if r["run"] == run and r["kind"] == "evaluation"]
-        if losses:
-            low, step = min(losses)
-            lines.append(f"evaluation loss {losses[0][0]:.2f} first, {low:.2f} at its lowest (step {step})")
-            lines[-1] += f", {losses[-1][0]:.2f} last"
-    if len(lines) == 1:
-        return [lines[0][0].upper() + lines[0][1:]]
-    return [f"Loss of {len(runs)} tuned runs by step"] if runs else ["No loss was logged"]
 
 
 def funnel_steps(funnels: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -196,7 +143,7 @@ def funnel_chart(data: Sequence[Row]) -> alt.TopLevelMixin:
         panel = alt.layer(bars, counts).properties(width=620, height={"step": 26})
         panels.append(panel.properties(title=dataset) if len(datasets) > 1 else panel)
     chart = alt.vconcat(*panels) if len(panels) != 1 else panels[0]
-    return _styled(chart, _funnel_title(data, datasets))
+    return styled(chart, _funnel_title(data, datasets))
 
 
 def _funnel_title(data: Sequence[Row], datasets: Sequence[str]) -> list[str]:
@@ -205,8 +152,9 @@ def _funnel_title(data: Sequence[Row], datasets: Sequence[str]) -> list[str]:
     return [f"From {data[0]['count']:,} {data[0]['step']} to {data[-1]['count']:,} {data[-1]['step']}"]
 
 
-def _styled(chart: Any, title: list[str]) -> alt.TopLevelMixin:
-    styled: alt.TopLevelMixin = (
+def styled(chart: Any, title: list[str]) -> alt.TopLevelMixin:
+    """Give a chart the report's title, font and colours."""
+    drawn: alt.TopLevelMixin = (
         chart.properties(title=alt.Title(title, anchor="start", fontSize=14, fontWeight=600, offset=14, color=INK))
         .configure(font=FONT, background="#ffffff", padding=PADDING, aria=False)
         .configure_view(stroke=None)
@@ -226,7 +174,7 @@ def _styled(chart: Any, title: list[str]) -> alt.TopLevelMixin:
         .configure_legend(labelFontSize=12, labelColor=INK)
         .configure_header(labelFontSize=12, labelColor=INK, labelFontWeight="bold", labelAnchor="start")
     )
-    return styled
+    return drawn
 
 
 def to_svg(chart: alt.TopLevelMixin) -> str:
@@ -235,13 +183,3 @@ def to_svg(chart: alt.TopLevelMixin) -> str:
     chart.save(stream, format="svg")
     title = escape(" ".join(chart.to_dict()["title"]["text"]))
     return stream.getvalue().replace("><", f"><title>{title}</title><", 1)
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV; the first row names the columns."""
-    stream = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return stream.getvalue()

@@ -23,12 +23,14 @@ from tuneproof.errors import InputError
 from tuneproof.report import verdict
 from tuneproof.report.figures import arm_colours
 from tuneproof.report.verdict import ScoreRow
+from tuneproof.scores.agreement import ALL_ARMS
 from tuneproof.study import TEST_SPLITS, Config
+from tuneproof.trials.table import footnotes
 
 Row = Mapping[str, Any]
 
 QUESTIONS_SHOWN = 20
-FIGURES = ("scores", "loss", "funnel")
+FIGURES = ("scores", "loss", "memory", "funnel")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Sources:
     estimate: dict[str, Any] | None = None
     leaks: list[dict[str, str]] = field(default_factory=list)
     cards: list[dict[str, Any]] = field(default_factory=list)
+    agreement: list[dict[str, str]] = field(default_factory=list)
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, str]] = field(default_factory=list)
+    sweeps: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Line:
 
     @property
     def clear(self) -> bool:
-        """Whether the difference's interval excludes zero."""
+        """Whether the difference counts."""
         return self.score.effect in ("above", "below")
 
 
@@ -105,7 +111,7 @@ class Cost:
 
 def render(template: str, sources: Sources) -> str:
     """Fill the template."""
-    colours = arm_colours((r.run, r.mode, r.arm) for r in sources.scores)
+    colours = score_colours(sources.scores)
     colours |= {k: v for k, v in arm_colours(map(_arm_of, sources.answers)).items() if k not in colours}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
@@ -115,6 +121,8 @@ def render(template: str, sources: Sources) -> str:
         "dollars": dollars,
         "link": link,
         "percent": percent,
+        "loss": loss,
+        "p_value": verdict.p_value,
     }
     costs = cost_table(sources.costs)
     return environment.from_string(template).render(
@@ -133,11 +141,24 @@ def render(template: str, sources: Sources) -> str:
         questions=pick_questions(sources.answers, QUESTIONS_SHOWN, list(colours)),
         leaks=leak_lines(sources.leaks),
         cards=sources.cards,
+        agreement=agreement_lines(sources.agreement),
+        marks=[mark for judge, mark in footnotes(sources.trials).items() if judge in sources.config.study.judges],
+        runs=run_lines(sources.runs),
+        sweeps=sources.sweeps,
         costs=costs,
         total=total_cost(costs),
         usage=usage_table(sources.usage),
         estimate=estimate_table(sources.estimate, usage_table(sources.usage), costs),
     )
+
+
+def score_colours(scores: Sequence[ScoreRow]) -> dict[str, str]:
+    """Map arm labels to the figures' colours; a row over seeds has that of the first of them, and comes last."""
+    colours = arm_colours((r.run, r.mode, r.arm) for r in scores if r.seeds == 1)
+    for pooled in (r for r in scores if r.seeds > 1):
+        seeds = [r.arm for r in scores if r.run.startswith(f"{pooled.run}/seed") and r.mode == pooled.mode]
+        colours.setdefault(pooled.arm, colours[seeds[0]])
+    return colours
 
 
 def _arm_of(row: Row) -> tuple[str, str, str]:
@@ -147,17 +168,27 @@ def _arm_of(row: Row) -> tuple[str, str, str]:
 _METRICS = {
     "fact_recall": ("Facts recalled (0 to 1)", 0.0, 1.0),
     "trained_fact_recall": ("Facts recalled that a training row states (0 to 1)", 0.0, 1.0),
+    "accuracy": ("The right product is named (0 to 1)", 0.0, 1.0),
+    "rouge_1": ("ROUGE-1 (0 to 1)", 0.0, 1.0),
+    "rouge_2": ("ROUGE-2 (0 to 1)", 0.0, 1.0),
     "rouge_l": ("ROUGE-L (0 to 1)", 0.0, 1.0),
+    "rouge_lsum": ("ROUGE-Lsum (0 to 1)", 0.0, 1.0),
+    "bertscore": ("BERTScore F (0 to 1)", 0.0, 1.0),
+    "refused": ("Answers that decline (0 to 1)", 0.0, 1.0),
 }
 
 
 def score_tables(scores: Sequence[ScoreRow], colours: Mapping[str, str]) -> list[Table]:
-    """Group the rows by data set and split, then by metric; trained pages first, facts before judges before ROUGE."""
+    """Group the rows by data set and split, then by metric; trained pages first, facts before judges before ROUGE.
+
+    Precision, recall, other references and lengths are for scores.csv and the studies' tables.
+    """
     groups: dict[tuple[str, str], dict[str, list[ScoreRow]]] = defaultdict(lambda: defaultdict(list))
     for row in scores:
-        groups[row.dataset, row.split][row.metric].append(row)
+        if row.metric in _METRICS or row.metric.startswith("judge:"):
+            groups[row.dataset, row.split][row.metric].append(row)
     known = [key for dataset in dict.fromkeys(r.dataset for r in scores) for key in ((dataset, s) for s in TEST_SPLITS)]
-    order = {"fact_recall": 0, "trained_fact_recall": 1, "rouge_l": 3}
+    order = {"fact_recall": 0, "trained_fact_recall": 1, "accuracy": 1, **dict.fromkeys(list(_METRICS)[3:], 3)}
     arms = list(colours)
     return [
         Table(
@@ -174,8 +205,7 @@ def score_tables(scores: Sequence[ScoreRow], colours: Mapping[str, str]) -> list
 
 
 def _metric(metric: str, rows: Sequence[ScoreRow], colours: Mapping[str, str]) -> Metric:
-    default = (f"Judge {metric.removeprefix('judge:')} (1 to 5)", 1.0, 5.0)
-    name, low, high = _METRICS.get(metric, default if metric.startswith("judge:") else (metric, 0.0, 1.0))
+    name, low, high = _METRICS.get(metric, (f"Judge {metric.removeprefix('judge:')} (1 to 5)", 1.0, 5.0))
 
     def place(value: float | None) -> float | None:
         return None if value is None else round(min(100.0, max(0.0, 100 * (value - low) / (high - low))), 2)
@@ -293,6 +323,23 @@ def _held(line: Mapping[str, Any]) -> tuple[int, int]:
     return line["leaked"], line["question_near"] + line["answer"]
 
 
+def agreement_lines(rows: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """How far judges agree over all arms, numbers as numbers, None where a cell is empty; arms are in the table."""
+    words = ("dataset", "split", "judges", "measure")
+    return [
+        {k: row[k] for k in words}
+        | {k: float(row[k]) if row[k] else None for k in ("n", "missing", "value", "ci_low", "ci_high")}
+        for row in rows
+        if row["arm"] == ALL_ARMS
+    ]
+
+
+def run_lines(rows: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Each training's row with its numbers as numbers, None where a cell is empty."""
+    words = ("run", "memory_of")
+    return [{k: v if k in words else float(v) if v else None for k, v in row.items()} for row in rows]
+
+
 def cost_table(files: Mapping[str, Sequence[Mapping[str, str]]]) -> list[Cost]:
     """Sum Snakemake's benchmark files by rule, from {file name: rows}; the dearest rule first.
 
@@ -374,12 +421,17 @@ def estimate_table(
     ]
 
 
-_CALLING = ("write_pairs", "rephrase_questions", "answer", "judge")
+_CALLING = ("write_pairs", "rephrase_questions", "answer", "judge", "try_judge", "compare")
 
 
 def plain(value: float | None) -> str:
     """Two decimals with a true minus, a dash where there is no value."""
     return "–" if value is None else f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def loss(value: float | None) -> str:
+    """Four decimals: variants of a sweep differ in the third."""
+    return "–" if value is None else f"{value:.4f}"
 
 
 def dollars(value: float | None) -> str:

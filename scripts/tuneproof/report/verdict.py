@@ -1,9 +1,9 @@
 """From the table of scores to the answer in a sentence: tune, retrieve, or the data cannot tell.
 
 The words follow fixed rules (`RULES`, printed in the report), so that nobody reads a hope into a table. Every
-comparison is a paired difference to the untuned model without retrieval, on the same questions. The tune and
-retrieval are compared only by whether the intervals of their two differences overlap. That is a cautious test: where
-they do not, the two differ; where they do, there may still be a difference, and the wording claims none.
+comparison is a paired difference on the same questions: tune and retrieval to the untuned model without retrieval, and
+the tune to retrieval. A difference counts where its p, after Holm's correction for all that the table tests, is at most
+5 %; without a p, where its 95 % interval excludes zero.
 """
 
 from __future__ import annotations
@@ -22,19 +22,27 @@ Word = Literal["tune", "retrieval", "either", "neither", "cannot tell"]
 # fewer questions than this and one of them moves a mean by more than 3 %
 FEW_QUESTIONS = 30
 
+# a difference that counts has at most this p
+LEVEL = 0.05
+
 RULES: tuple[tuple[str, str], ...] = (
-    ("Tune and retrieval both above zero, intervals do not overlap", "the higher one: tune or retrieval"),
-    ("Tune and retrieval both above zero, intervals overlap", "either"),
-    ("Only the tune above zero", "tune"),
-    ("Only retrieval above zero", "retrieval"),
-    ("Neither above zero, all that was measured below zero", "neither"),
-    ("Neither above zero, an interval includes zero, or nothing was measured", "cannot tell"),
+    ("Tune and retrieval both better than the base, the tune better than retrieval", "tune"),
+    ("Tune and retrieval both better than the base, retrieval better than the tune", "retrieval"),
+    ("Tune and retrieval both better than the base, no telling which is better", "either"),
+    ("Only the tune better than the base", "tune"),
+    ("Only retrieval better than the base", "retrieval"),
+    ("Neither better than the base, all that was measured worse", "neither"),
+    ("Neither better than the base, one cannot be told from it, or nothing was measured", "cannot tell"),
 )
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One row of scores.csv: an arm's mean by one metric on one split, and its paired difference to the base."""
+    """One row of scores.csv: an arm's mean by one metric on one split, and its paired differences.
+
+    `diff…` is to the base, `rag_diff…` to the same model's retrieval; `detectable` is the smallest difference to the
+    base that the study could have seen. `seeds` counts the trainings behind the row.
+    """
 
     split: str
     arm: str
@@ -53,6 +61,15 @@ class ScoreRow:
     diff: float | None
     diff_low: float | None
     diff_high: float | None
+    seeds: int = 1
+    mean_worst: float | None = None
+    mean_best: float | None = None
+    p_holm: float | None = None
+    detectable: float | None = None
+    rag_diff: float | None = None
+    rag_diff_low: float | None = None
+    rag_diff_high: float | None = None
+    rag_p_holm: float | None = None
 
     @property
     def model(self) -> str:
@@ -66,17 +83,28 @@ class ScoreRow:
 
     @property
     def trained_on(self) -> str:
-        """The data set of a tune (`model/method/dataset/seedN`), empty for a base model."""
-        return self.run.split("/")[2] if self.tuned and self.run.count("/") >= 3 else ""
+        """The data set of a tune (`model/method/dataset`, then `seedN` for one seed), empty for a base model."""
+        return self.run.split("/")[2] if self.tuned and self.run.count("/") >= 2 else ""
 
     @property
     def effect(self) -> Effect:
-        """Where the interval of the difference to the base lies."""
-        if self.diff_low is None or self.diff_high is None:
-            return "unmeasured"
-        if self.diff_low > 0:
-            return "above"
-        return "below" if self.diff_high < 0 else "unclear"
+        """What the difference to the base shows."""
+        return _effect(self.diff_low, self.diff_high, self.p_holm)
+
+    @property
+    def against_retrieval(self) -> Effect:
+        """What the difference to retrieval shows."""
+        return _effect(self.rag_diff_low, self.rag_diff_high, self.rag_p_holm)
+
+
+def _effect(low: float | None, high: float | None, p: float | None) -> Effect:
+    if low is None or high is None:
+        return "unmeasured"
+    if p is not None and p > LEVEL:
+        return "unclear"
+    if low > 0:
+        return "above"
+    return "below" if high < 0 else "unclear"
 
 
 @dataclass(frozen=True)
@@ -143,6 +171,15 @@ def _parse_row(row: Mapping[str, str], where: str) -> ScoreRow:
         diff=number("diff"),
         diff_low=number("diff_low"),
         diff_high=number("diff_high"),
+        seeds=int(number("seeds") or 1),
+        mean_worst=number("mean_worst"),
+        mean_best=number("mean_best"),
+        p_holm=number("p_holm"),
+        detectable=number("detectable"),
+        rag_diff=number("rag_diff"),
+        rag_diff_low=number("rag_diff_low"),
+        rag_diff_high=number("rag_diff_high"),
+        rag_p_holm=number("rag_p_holm"),
     )
 
 
@@ -168,23 +205,28 @@ def choose_metric(scores: Sequence[ScoreRow], dataset: str) -> str:
 
 
 def recommend(tuned: ScoreRow, retrieval: ScoreRow | None) -> Word:
-    """Apply RULES to the two paired differences on one test set."""
+    """Apply RULES to the paired differences on one test set."""
     one, two = tuned.effect, retrieval.effect if retrieval else "unmeasured"
-    if one == "above" and two == "above" and retrieval:
-        if overlap(tuned, retrieval):
-            return "either"
-        return "tune" if (tuned.diff_low or 0) > (retrieval.diff_high or 0) else "retrieval"
+    if one == two == "above":
+        return _BETTER.get(tuned.against_retrieval, "either")
     if "above" in (one, two):
         return "tune" if one == "above" else "retrieval"
     measured = {one, two} - {"unmeasured"}
     return "neither" if measured == {"below"} else "cannot tell"
 
 
+_BETTER: dict[Effect, Word] = {"above": "tune", "below": "retrieval"}
 _EFFECTS: dict[Effect, str] = {
-    "above": "does better than the base model (interval above zero)",
-    "below": "does worse than the base model (interval below zero)",
-    "unclear": "cannot be told from the base model (interval includes zero)",
+    "above": "does better than the base model",
+    "below": "does worse than the base model",
+    "unclear": "cannot be told from the base model",
     "unmeasured": "was not compared",
+}
+_AGAINST: dict[Effect, str] = {
+    "above": "the tune does better than retrieval",
+    "below": "retrieval does better than the tune",
+    "unclear": "the two cannot be told apart",
+    "unmeasured": "the two were not compared with each other",
 }
 
 
@@ -192,17 +234,8 @@ def explain(tuned: ScoreRow, retrieval: ScoreRow | None) -> str:
     """Say why `recommend` gives its word."""
     if retrieval and tuned.effect == retrieval.effect == "above":
         both = "tune and retrieval both do better than the base model"
-        if overlap(tuned, retrieval):
-            return f"{both}; their intervals overlap, so the data cannot tell which is better"
-        return f"{both}; their intervals do not overlap, and {recommend(tuned, retrieval)} is higher"
+        return f"{both}, and {_AGAINST[tuned.against_retrieval]}"
     return f"the tune {_EFFECTS[tuned.effect]}; retrieval {_EFFECTS[retrieval.effect if retrieval else 'unmeasured']}"
-
-
-def overlap(a: ScoreRow, b: ScoreRow) -> bool:
-    """Whether the intervals of two differences share a value."""
-    assert a.diff_low is not None and a.diff_high is not None, a
-    assert b.diff_low is not None and b.diff_high is not None, b
-    return a.diff_low <= b.diff_high and b.diff_low <= a.diff_high
 
 
 def signed(value: float) -> str:
@@ -220,11 +253,13 @@ def _tuned_arms(scores: Sequence[ScoreRow]) -> list[ScoreRow]:
     """One row per tuned arm that the verdict speaks of: asked closed book, about the data set it was tuned on.
 
     A study may also ask a tune with retrieval, or about another data set; those stand in the tables only, unless
-    there is nothing else.
+    there is nothing else. Where several seeds were trained, the row over all of them speaks for them.
     """
     tuned = [r for r in scores if r.tuned and r.split in TEST_SPLITS]
     tuned = [r for r in tuned if r.mode == "closed"] or tuned
     tuned = [r for r in tuned if r.dataset == r.trained_on] or tuned
+    pooled = {(r.run, r.mode, r.dataset) for r in tuned if r.seeds > 1}
+    tuned = [r for r in tuned if r.seeds > 1 or (r.run.rpartition("/")[0], r.mode, r.dataset) not in pooled]
     return list({(r.run, r.mode, r.dataset): r for r in reversed(tuned)}.values())[::-1]
 
 
@@ -267,9 +302,8 @@ def _full_sentence(tuned: ScoreRow, base: ScoreRow | None, retrieval: ScoreRow |
     if retrieval is not None:
         text += f"; retrieval {_reaches(retrieval)} ({_difference(retrieval, lead='')})"
     text += "."
-    if retrieval is not None and "unmeasured" not in (tuned.effect, retrieval.effect):
-        verb = "overlap" if overlap(tuned, retrieval) else "do not overlap"
-        text += f" The two intervals {verb}."
+    if retrieval is not None and tuned.rag_diff is not None:
+        text += f" Tune less retrieval: {_against(tuned)}."
     return text
 
 
@@ -281,14 +315,33 @@ def _short_clause(tuned: ScoreRow, base: ScoreRow | None, retrieval: ScoreRow | 
     text += f" ({_difference(tuned, lead='')})"
     if retrieval is not None:
         text += f", retrieval {retrieval.mean:.2f} ({_difference(retrieval, lead='')})"
+        if tuned.rag_diff is not None:
+            text += f", tune less retrieval {_against(tuned)}"
     return text
 
 
 def _difference(row: ScoreRow, lead: str = "difference ") -> str:
     if row.diff is None or row.effect == "unmeasured":
         return "difference not available"
-    text = f"{lead}{signed(row.diff)}, 95 % interval {interval(row.diff_low, row.diff_high)}"
-    return text + (", which includes zero: the data cannot tell" if row.effect == "unclear" else "")
+    return lead + _measured(row.diff, row.diff_low, row.diff_high, row.p_holm, row.effect)
+
+
+def _against(row: ScoreRow) -> str:
+    if row.rag_diff is None or row.against_retrieval == "unmeasured":
+        return "difference not available"
+    return _measured(row.rag_diff, row.rag_diff_low, row.rag_diff_high, row.rag_p_holm, row.against_retrieval)
+
+
+def _measured(difference: float, low: float | None, high: float | None, p: float | None, effect: Effect) -> str:
+    text = f"{signed(difference)}, 95 % interval {interval(low, high)}"
+    if p is not None:
+        text += f", p {p_value(p)} after Holm"
+    return text + (": the data cannot tell" if effect == "unclear" else "")
+
+
+def p_value(p: float) -> str:
+    """`0.034`; `< 0.001` for what is smaller."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _reaches(row: ScoreRow) -> str:
@@ -324,20 +377,28 @@ def _answers(findings: Sequence[Finding]) -> list[SplitAnswer]:
     return answers
 
 
+def _missing(rows: Sequence[ScoreRow]) -> str:
+    text = f"Up to {max(r.missing for r in rows)} answers of an arm have no value and are left out."
+    spans = [r.mean_best - r.mean_worst for r in rows if r.mean_best is not None and r.mean_worst is not None]
+    if spans:
+        text += f" Whatever they were worth, no mean would change by more than the {max(spans):.2f} between its bounds."
+    return text
+
+
 def _caveats(scores: Sequence[ScoreRow], arms: Sequence[ScoreRow], metrics: Mapping[str, str]) -> list[str]:
     used = [r for r in scores if r.split in TEST_SPLITS and metrics.get(r.dataset) == r.metric]
     caveats = [f"Measured by: {' and '.join(dict.fromkeys(_metric_name(m) for m in metrics.values()))}."]
     fewest = min((r.n for r in used), default=0)
     if fewest < FEW_QUESTIONS:
         caveats.append(f"The smallest comparison rests on {fewest} questions: the intervals are wide for that reason.")
-    seeds = Counter(r.run.rpartition("/")[0] for r in arms)
+    seeds = Counter(r.run.rpartition("/")[0] for r in arms if r.seeds == 1)
     if any(count == 1 for count in seeds.values()):
         caveats.append(
             "A tune was trained with one seed only: the intervals cover which questions were asked, "
             "not how another training run would turn out."
         )
     if any(r.missing for r in used):
-        caveats.append(f"Up to {max(r.missing for r in used)} answers of an arm have no value and are left out.")
+        caveats.append(_missing([r for r in used if r.missing]))
     if any(not _find(scores, arm, metrics[arm.dataset], s)[2] for arm in arms for s in TEST_SPLITS):
         caveats.append("Retrieval was not measured everywhere; where it is missing, the tune is compared alone.")
     return caveats

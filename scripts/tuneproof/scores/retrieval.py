@@ -48,7 +48,7 @@ def metrics_at(rank: int | None) -> dict[str, float]:
     return {**recall, "MRR": 1 / rank if rank else 0.0, "nDCG@10": gain}
 
 
-def measure(examples: list[Example], found: Mapping[str, list[list[str]]], resamples: int) -> list[Measured]:
+def measure(examples: list[Example], found: Mapping[str, list[list[str]]]) -> list[Measured]:
     """Return a row for each retriever over all questions, then one for each retriever and group.
 
     `found` maps a retriever to the ids of the chunks that it found for each example, best first.
@@ -62,14 +62,12 @@ def measure(examples: list[Example], found: Mapping[str, list[list[str]]], resam
     for group in (None, *sorted({e.group for e in examples})):
         members = [i for i, e in enumerate(examples) if group in (None, e.group)]
         pages = [examples[i].page_id for i in members]
-
-        def over(numbers: list[float], pages: list[str] = pages) -> Estimate:
-            return estimate(numbers, pages, resamples)
-
         for name, of_each in values.items():
-            metrics = {metric: over([of_each[i][metric] for i in members]) for metric in METRICS}
+            metrics = {
+                metric: estimate([of_each[i][metric] for i in members], pages, scale=(0.0, 1.0)) for metric in METRICS
+            }
             gains = [of_each[i]["MRR"] - values[first][i]["MRR"] for i in members]
-            gain = over(gains) if group is None and name != first else None
+            gain = estimate(gains, pages, scale=(-1.0, 1.0)) if group is None and name != first else None
             rows.append(Measured(name, group, len(set(pages)), metrics, gain))
     return rows
 
@@ -91,8 +89,8 @@ def as_markdown(dataset: str, rows: Sequence[Measured], chunks: int) -> str:
     lines = [
         f"# What retrievers find: {dataset}",
         "",
-        f"{total.metrics['MRR'].n} questions about {total.pages} pages, each searched for among {chunks} chunks. In "
-        f"brackets 95 % intervals, pages resampled. For MRR a chunk that is not among the first {DEPTH} is not found.",
+        f"{total.metrics['MRR'].n} questions about {total.pages} pages, each searched for among {chunks} chunks. "
+        f"In brackets 95 % intervals, by page. For MRR a chunk that is not among the first {DEPTH} is not found.",
         "",
         "Only the chunk that a question was written from counts as right: a copy of it, or another page that tells the "
         "same, counts as a miss. A question also shares words with its chunk, which helps BM25.",

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from tuneproof.records import Answer, Chunk, Example, Measure, Score
-from tuneproof.scores.statistics import Estimate, estimate
+from tuneproof.scores.measure import VALUES
+from tuneproof.scores.statistics import FEWEST_SEEDS, Difference, compare, estimate, holm
 
 Row = dict[str, Any]
+
+# significant ones of a table's floats
+DIGITS = 6
+# metrics whose values lie between 0 and 1
+_SHARES = ("rouge", "fact_recall", "trained_fact_recall", "accuracy", "refused", "stopped")
+# what a study is about, and so the family of its tests; judges too. All else describes
+_TESTED = ("fact_recall", "trained_fact_recall", "accuracy", "rouge_1", "rouge_2", "rouge_l", "rouge_lsum", "bertscore")
+_SEED_IN_RUN = re.compile(r"/seed\d+$")
+_SEED_IN_LABEL = re.compile(r" \(seed\d+\)")
 
 
 def join(
@@ -47,7 +59,9 @@ def join(
                 "answer_id": answer.id,
                 "answer": answer.text,
                 "stopped": answer.stopped,
-                "rouge_l": measured.rouge_l,
+                **measured.values,
+                "named": measured.named,
+                "encoder": measured.encoder,
                 "facts": measured.facts,
                 "facts_recalled": measured.facts_recalled,
                 "trained_facts": measured.trained_facts,
@@ -61,56 +75,171 @@ def join(
     return rows
 
 
-def summarise(rows: list[Row], resamples: int) -> list[Row]:
-    """Return the table's rows: for each data set, split, arm and metric n, mean, sd, interval, and the paired
-    difference to the same model's base, closed book, over the questions that both arms have a value for."""
-    groups: dict[tuple[str, str], dict[str, list[Row]]] = {}
+@dataclass(frozen=True)
+class _Arm:
+    """What one row of the table is about: an arm's rows, a list for each seed."""
+
+    label: str
+    run: str
+    mode: str
+    seeds: list[list[Row]]
+    tested: bool
+
+
+def summarise(rows: list[Row], flips: int, wished: float) -> list[Row]:
+    """Return the table's rows: for each data set, split, arm and metric n, mean, sd and interval, and the comparisons.
+
+    Every arm is compared with the same model's base, closed book (columns `diff…`), a tuned one with the same model's
+    retrieval as well (`rag_…`), over the questions that both have a value for. A run that was trained with three seeds
+    or more has, after their rows, one over all of them, which is what is tested; its questions are those that every
+    seed has a value for. All p of the table are one family for Holm. `flips` is as in `statistics.compare`; `wished`
+    is the difference that `questions_needed` is for, as a share of the metric's scale.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["dataset"], row["split"]), {}).setdefault(row["arm"], []).append(row)
+        groups.setdefault((row["dataset"], row["split"]), []).append(row)
     table = []
-    for (dataset, split), arms in groups.items():
-        for arm, members in arms.items():
-            base = next((a for a in arms.values() if _is_base_of(a[0], members[0]) and a is not members), None)
-            for metric in _metrics(members):
-                table.append(_line(dataset, split, arm, metric, members, base, resamples))
-    return table
+    for (dataset, split), members in groups.items():
+        arms = _arms(members)
+        for arm in arms:
+            model = arm.run.split("/")[0]
+            base, retrieval = (
+                next((a for a in arms if (a.run, a.mode) == (f"{model}/base", mode) and a is not arm), None)
+                for mode in ("closed", "rag")
+            )
+            if arm.run == f"{model}/base":
+                retrieval = None
+            for metric in _metrics(row for seed in arm.seeds for row in seed):
+                table.append(_line(dataset, split, arm, metric, base, retrieval, flips, wished))
+    return _with_holm(table)
+
+
+def _arms(rows: list[Row]) -> list[_Arm]:
+    """The arms of one test set, each with its seeds apart, then together where they are enough."""
+    by_arm: dict[str, list[Row]] = {}
+    for row in rows:
+        by_arm.setdefault(row["arm"], []).append(row)
+    by_run: dict[tuple[str, str], list[list[Row]]] = {}
+    for members in by_arm.values():
+        by_run.setdefault((_without_seed(members[0]["run"]), members[0]["mode"]), []).append(members)
+    arms = []
+    for (run, mode), seeds in by_run.items():
+        several = len(seeds) >= FEWEST_SEEDS
+        arms += [_Arm(s[0]["arm"], s[0]["run"], mode, [s], not several) for s in seeds]
+        if several:
+            label = _SEED_IN_LABEL.sub(f" ({len(seeds)} seeds)", seeds[0][0]["arm"])
+            arms.append(_Arm(label, run, mode, seeds, True))
+    return arms
+
+
+def _without_seed(run: str) -> str:
+    return _SEED_IN_RUN.sub("", run)
 
 
 def _line(
-    dataset: str, split: str, arm: str, metric: str, members: list[Row], base: list[Row] | None, resamples: int
+    dataset: str,
+    split: str,
+    arm: _Arm,
+    metric: str,
+    base: _Arm | None,
+    retrieval: _Arm | None,
+    flips: int,
+    wished: float,
 ) -> Row:
-    values = _values(members, metric)
-    pages = {row["example_id"]: row["page_id"] for row in members}
-    own = estimate(list(values.values()), [pages[e] for e in values], resamples)
-    asked = sum(_applies(row, metric) for row in members)
-    line = {
+    seeds = [_values(members, metric) for members in arm.seeds]
+    asked = {row["example_id"]: row["page_id"] for row in arm.seeds[0] if _applies(row, metric)}
+    scored = [e for e in asked if all(e in values for values in seeds)]
+    scale = scale_of(metric)
+    own = estimate([[values[e] for e in scored] for values in seeds], [asked[e] for e in scored], scale)
+    worst, best = _bounds(seeds, None, list(asked), metric)
+    tested = arm.tested and (metric.startswith("judge:") or metric in _TESTED)
+    line: Row = {
         "dataset": dataset,
         "split": split,
-        "arm": arm,
-        "run": members[0]["run"],
-        "mode": members[0]["mode"],
+        "arm": arm.label,
+        "run": arm.run,
+        "mode": arm.mode,
+        "seeds": len(seeds),
         "metric": metric,
         "n": own.n,
-        "missing": asked - own.n,
+        "missing": len(asked) - own.n,
         "mean": own.mean,
         "sd": own.sd,
         "ci_low": own.low,
         "ci_high": own.high,
+        "mean_worst": worst,
+        "mean_best": best,
+        "base_run": base.run if base else None,
+        "base_mode": base.mode if base else None,
     }
-    difference = Estimate(0, None, None, None, None)
-    if base:
-        theirs = _values(base, metric)
-        both = [e for e in values if e in theirs]
-        difference = estimate([values[e] - theirs[e] for e in both], [pages[e] for e in both], resamples)
-    return {
-        **line,
-        "base_run": base[0]["run"] if base else None,
-        "base_mode": base[0]["mode"] if base else None,
-        "diff_n": difference.n if difference.n else None,
-        "diff": difference.mean,
-        "diff_low": difference.low,
-        "diff_high": difference.high,
-    }
+    for prefix, other in (("", base), ("rag_", retrieval)):
+        found, worst, best = Difference(0), None, None
+        if other:
+            theirs = _values(other.seeds[0], metric)
+            both = [e for e in scored if e in theirs]
+            found = compare(
+                [[values[e] for e in both] for values in seeds],
+                [theirs[e] for e in both],
+                [asked[e] for e in both],
+                flips,
+                scale,
+                wished * (scale[1] - scale[0]) if scale else None,
+            )
+            worst, best = _bounds(seeds, theirs, list(asked), metric)
+        line |= {
+            f"{prefix}diff_n": found.n or None,
+            f"{prefix}diff": found.mean,
+            f"{prefix}diff_low": found.low,
+            f"{prefix}diff_high": found.high,
+            f"{prefix}diff_worst": worst,
+            f"{prefix}diff_best": best,
+            f"{prefix}p": found.p if tested else None,
+            f"{prefix}p_permutation": found.p_permutation if tested else None,
+            f"{prefix}p_holm": None,
+            f"{prefix}d_z": found.d_z,
+            f"{prefix}d_av": found.d_av,
+            f"{prefix}design_effect": found.design_effect,
+            f"{prefix}detectable": found.detectable,
+            f"{prefix}questions_needed": found.questions_needed,
+        }
+    return line
+
+
+def _bounds(
+    seeds: list[dict[str, float]], theirs: dict[str, float] | None, asked: list[str], metric: str
+) -> tuple[float | None, float | None]:
+    """A judge's mean, or its difference to another arm's, had every score that is missing been the worst or the best.
+
+    In a difference one arm's missing scores are the worst where the other's are the best. Only judges leave scores out.
+    """
+    if not (metric.startswith("judge:") and asked):
+        return None, None
+    low, high = scale_of(metric) or (1.0, 5.0)
+
+    def mean(values: dict[str, float], missing: float) -> float:
+        return sum(values.get(e, missing) for e in asked) / len(asked)
+
+    def ours(missing: float) -> float:
+        return sum(mean(values, missing) for values in seeds) / len(seeds)
+
+    if theirs is None:
+        return ours(low), ours(high)
+    return ours(low) - mean(theirs, high), ours(high) - mean(theirs, low)
+
+
+def _with_holm(table: list[Row]) -> list[Row]:
+    """Adjust all p of the table, of both comparisons, as one family."""
+    cells = [(line, prefix) for line in table for prefix in ("", "rag_")]
+    for (line, prefix), adjusted in zip(cells, holm([line[f"{p}p"] for line, p in cells]), strict=True):
+        line[f"{prefix}p_holm"] = adjusted
+    return table
+
+
+def scale_of(metric: str) -> tuple[float, float] | None:
+    """Return the least and the greatest value that a metric can have; None for one that has no such ends."""
+    if metric.startswith("judge:"):
+        return 1.0, 5.0
+    return (0.0, 1.0) if metric.startswith(_SHARES) else None
 
 
 def _values(rows: list[Row], metric: str) -> dict[str, float]:
@@ -126,7 +255,7 @@ def value_of(row: Row, metric: str) -> float | None:
         return row["facts_recalled"] / row["facts"] if row["facts"] else None
     if metric == "trained_fact_recall":
         return row["trained_facts_recalled"] / row["trained_facts"] if row["trained_facts"] else None
-    return float(row[metric])
+    return float(row[metric]) if metric in row else None
 
 
 def _applies(row: Row, metric: str) -> bool:
@@ -134,20 +263,15 @@ def _applies(row: Row, metric: str) -> bool:
         return bool(row["facts"])
     if metric == "trained_fact_recall":
         return bool(row["trained_facts"])
-    return True
+    return metric.startswith("judge:") or metric in row
 
 
 def _metrics(rows: Iterable[Row]) -> list[str]:
     rows = list(rows)
     judges = sorted({judge for row in rows for judge in row["scores"]})
-    metrics = [f"judge:{judge}" for judge in judges] + ["rouge_l"]
+    metrics = [f"judge:{judge}" for judge in judges]
     if any(row["facts"] for row in rows):
         metrics.append("fact_recall")
     if any(row["trained_facts"] for row in rows):
         metrics.append("trained_fact_recall")
-    return metrics
-
-
-def _is_base_of(candidate: Row, row: Row) -> bool:
-    """The base of an arm is its model untuned, closed book."""
-    return bool(candidate["run"] == f"{row['run'].split('/')[0]}/base" and candidate["mode"] == "closed")
+    return metrics + [name for name in (*VALUES, "stopped") if any(name in row for row in rows)]

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def remove_incomplete(folder: Path) -> None:
     """Remove what an attempt that died while saving has left: it is of no use and takes the next one's room."""
     for path in folder.glob("checkpoint-*"):
         if not _is_complete(path):
+            shutil.rmtree(path)
+
+
+def prune(folder: Path, best: int | None) -> None:
+    """Remove complete checkpoints but the last two and the one of step `best`."""
+    complete = sorted((path for path in folder.glob("checkpoint-*") if _is_complete(path)), key=step_of)
+    for path in complete[:-2]:
+        if step_of(path) != best:
             shutil.rmtree(path)
 
 
@@ -171,6 +180,12 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.split("-")[1]) if checkpoint else 0
 
 
+def best_step(history: Sequence[dict[str, Any]]) -> int | None:
+    """Return the step with the lowest validation loss so far, the base's own left out; the first of equal ones."""
+    measured = [row for row in history if "eval_loss" in row and row["step"]]
+    return int(min(measured, key=lambda row: (row["eval_loss"], row["step"]))["step"]) if measured else None
+
+
 def stop_callback(stop: Stop, journal: Journal | None) -> Any:
     """Return the trainer's callback: notes each step, seals each checkpoint, raises `Interrupted` after the last one.
 
@@ -203,7 +218,9 @@ def stop_callback(stop: Stop, journal: Journal | None) -> Any:
             if distributed.is_initialized():
                 distributed.barrier()  # every process has written its part
             if state.is_world_process_zero:
-                seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+                folder = Path(args.output_dir)
+                seal(folder / f"checkpoint-{state.global_step}")
+                prune(folder, best_step(state.log_history))  # not before: a disk may be full
             if self.reason:
                 raise Interrupted(self.reason, state.global_step)
 

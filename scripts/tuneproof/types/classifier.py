@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tuneproof.arithmetic import fast_precision
 from tuneproof.progress import progress
 from tuneproof.records import Annotation, Pair, TypedPair
 from tuneproof.study import Types
@@ -88,7 +89,7 @@ class Classifier:
 
         order = sorted(range(len(questions)), key=lambda i: (-len(questions[i]), i))
         result = np.zeros(len(questions))
-        half = torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        half = torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == "bf16")
         with torch.inference_mode(), half, progress(len(questions), "question", "label types") as bar:
             for start in range(0, len(order), _LABELLED_TOGETHER):
                 rows = order[start : start + _LABELLED_TOGETHER]

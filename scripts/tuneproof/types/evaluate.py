@@ -1,8 +1,8 @@
 """How good a labelling is: accuracy, macro-F1, calibration, confusion; with intervals, and against the classifier.
 
 A labelling is given as the probability that each question is factual, at least 0.5 of which is the label factual.
-Intervals are those of `scores.statistics`: whole clusters (pages) are resampled, percentiles are read. One cluster
-has nothing to resample and gives no interval: its ends are None.
+For intervals whole clusters (pages) are resampled and percentiles are read (Efron 1981). One cluster has nothing to
+resample and gives no interval: its ends are None.
 """
 
 from __future__ import annotations

@@ -1,0 +1,37 @@
+"""Which arithmetic a device is fast in.
+
+A CPU without instructions for bf16 emulates it, and multiplies matrices many times slower than in fp32
+(docs/training.md has the figures). So what may choose, chooses by the device.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+Precision = Literal["bf16", "fp32"]
+Wanted = Literal["auto", "bf16", "fp32"]
+
+# the words of /proc/cpuinfo for bf16 products: Intel and AMD, Intel's tiles, ARM
+_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def fast_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision:
+    """Return bf16 where this machine's GPU, or its CPU if there is none, multiplies in it, else fp32."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if _BF16 & set(cpuinfo.read_text().split()) else "fp32"
+
+
+def resolved(wanted: Wanted) -> Precision:
+    """Return the precision itself, or the fast one of this machine for auto."""
+    return fast_precision() if wanted == "auto" else wanted
+
+
+def dtype_of(wanted: Wanted) -> Any:
+    """Return torch's type of a precision."""
+    import torch
+
+    return torch.bfloat16 if resolved(wanted) == "bf16" else torch.float32

@@ -1,0 +1,1 @@
+"""Published dialogues with summaries: read in their layouts, cleaned, as rows."""
