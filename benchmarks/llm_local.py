@@ -56,7 +56,7 @@ def requests(texts: list[str], max_tokens: int) -> list[Any]:
     return [Request([{"role": "user", "content": text}], max_tokens) for text in texts]
 
 
-def openvino(wanted: list[Any], reuse: bool = True) -> tuple[list[Any], float]:
+def openvino(wanted: list[Any], reuse: bool = True, concurrent: int = 64) -> tuple[list[Any], float]:
     """Answer with our engine; return replies and seconds without those of loading."""
     from tuneproof.llm import openvino
     from tuneproof.llm.client import complete
@@ -81,7 +81,7 @@ def openvino(wanted: list[Any], reuse: bool = True) -> tuple[list[Any], float]:
             scheduler.max_num_seqs, scheduler.cache_size = self._llm.max_concurrent, self._llm.kv_cache_gb
             return openvino_genai.ContinuousBatchingPipeline(str(self._path), scheduler, "CPU", {})
 
-    llm = OpenVINOLLM(engine="openvino", model="qwen2.5-coder-1.5b-instruct", max_concurrent=64)
+    llm = OpenVINOLLM(engine="openvino", model="qwen2.5-coder-1.5b-instruct", max_concurrent=concurrent)
     identity = openvino.engine_id(llm, MODEL)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -226,6 +226,19 @@ def row(contender: str, ours: bool, metric: str, unit: str, values: list[float])
     return {"contender": contender, "ours": ours, "metric": metric, "unit": unit, "values": rounded, "median": median}
 
 
+def write(out: Path, versions: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Write a benchmark's rows with what they were measured on and how."""
+    result = {"machine": machine(), "versions": versions, "command": "python " + " ".join(sys.argv), "rows": rows}
+    out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print a benchmark's medians as a table."""
+    print("| what | metric | median |\n|---|---|---:|")
+    for r in rows:
+        print(f"| {r['contender']} | {r['metric']} | {r['median']} |")
+
+
 def same_beginning(one: str, other: str) -> int:
     """Characters until two texts part."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
@@ -269,11 +282,8 @@ def main() -> None:
     versions = {"llama.cpp": LLAMACPP[0]}
     for package in ("openvino-genai", "transformers", "torch"):
         versions[package] = importlib.metadata.version(package)
-    result = {"machine": machine(), "versions": versions, "command": "python " + " ".join(sys.argv), "rows": rows}
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print("| what | metric | median |\n|---|---|---:|")
-    for r in rows:
-        print(f"| {r['contender']} | {r['metric']} | {r['median']} |")
+    write(args.out, versions, rows)
+    show(rows)
     return None
 
 
