@@ -59,7 +59,7 @@ rule models:
     """Every model of the study, fetched, verified and made ready: what `make setup` asks for."""
     input:
         MODEL_LOCKS,
-        STUDENTS,
+        READY_MODELS,
 
 
 rule staged:

@@ -37,7 +37,6 @@ ENGINE = f"openvino-genai=={importlib.metadata.version('openvino-genai')}"
 CLIENT = ["prometheus-eval==0.1.20", "fschat==0.2.36", ENGINE]
 CONTENDERS = ("ours", "ours, prefix not reused", "ours, written", "prometheus-eval")
 WRITING = CONTENDERS[2:]
-CONCURRENT = 48  # the default of llms.X.max_concurrent
 
 
 def drawn(n: int) -> list[Any]:
@@ -48,6 +47,13 @@ def drawn(n: int) -> list[Any]:
         sys.exit("TUNEPROOF_DATA is not set, expected the folder that holds judge-calibration/")
     # five systems have answered nearly every question
     return evouna.draw(Path(data, "judge-calibration/evouna/NQ.json"), n // 5 + n // 50 + 1, seed=1)[:n]
+
+
+def defaults() -> Any:
+    """What the default study's judge is loaded with, by the schema."""
+    from tuneproof.study import OpenVINOLLM
+
+    return OpenVINOLLM(engine="openvino", model=MODEL.parent.name)
 
 
 def requests(rows: list[Any], scoring: Any) -> list[Any]:
@@ -66,7 +72,7 @@ def ours(contender: str, rows: list[Any]) -> dict[str, Any]:
     scoring: Any = "generated" if contender in WRITING else "expected"
     wanted = requests(rows, scoring)
     began = time.perf_counter()
-    replies, _ = openvino(wanted, reuse="not reused" not in contender, concurrent=CONCURRENT)
+    replies, _ = openvino(wanted, reuse="not reused" not in contender, concurrent=defaults().max_concurrent)
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "scores": [judge.score_of(r, scoring) for r in replies], "asked": len(replies)}
 
@@ -97,10 +103,10 @@ def as_the_client_takes_it(rows: list[Any]) -> dict[str, Any]:
     file = json.loads(MODEL.read_text())["files"][0]["name"]
     prompt = PROMPT.read_text()
     messages = [request.messages for request in requests(rows, "generated")]
-    scheduler = {"enable_prefix_caching": True, "max_num_seqs": CONCURRENT}
+    scheduler = {"enable_prefix_caching": True, "max_num_seqs": defaults().max_concurrent}
     return {
         "file": str(MODEL.parent / file),
-        "scheduler": scheduler | {"max_num_batched_tokens": READ_TOGETHER, "cache_size": 2},
+        "scheduler": scheduler | {"max_num_batched_tokens": READ_TOGETHER, "cache_size": defaults().kv_cache_gb},
         "instructions": [r.question for r in rows],
         "responses": [r.text for r in rows],
         "references": [" or ".join(r.references) for r in rows],

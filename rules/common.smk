@@ -82,6 +82,14 @@ MODEL_LOCKS = sorted(
         *RERANKERS,
     }
 )
+
+
+def ready_lock(llm):
+    """The lock of a local LLM's model as its engine loads it: OpenVINO's folder, or a transformers folder."""
+    form = "openvino" if llm.engine == "openvino" else "student"
+    return f"resources/models/{llm.model}/{form}/lock.json"
+
+
 # glibc gives large blocks back to the system at every step, and every step faults them in again: told to keep them,
 # training on two cores took 61.6 s instead of 82.2 s for 39 steps of the default study.
 KEEP_MEMORY = (
@@ -120,6 +128,9 @@ CRAWLS = [
     if CONFIG.corpora[name].crawl
 ]
 STUDENTS = [f"resources/models/{model}/student/lock.json" for model in STUDENT_MODELS]
+READY_MODELS = sorted(
+    {*STUDENTS, *(ready_lock(CONFIG.llms[name]) for name in LLMS if name not in APIS)}
+)
 SPLITS = [
     f"results/datasets/{{dataset}}/{split}.jsonl" for split in tuneproof_study.SPLITS
 ]
@@ -264,12 +275,8 @@ def llm_section(wildcards):
 
 
 def llm_lock(wildcards):
-    """The lock of the LLM's model, as its engine reads it: GGUF, or a transformers folder; an API has none."""
-    if calls_api(wildcards):
-        return []
-    llm = CONFIG.llms[llm_of(wildcards)]
-    form = "" if llm.engine == "openvino" else "student/"
-    return f"resources/models/{llm.model}/{form}lock.json"
+    """The lock of the LLM's model, as its engine reads it; an API has none."""
+    return [] if calls_api(wildcards) else ready_lock(CONFIG.llms[llm_of(wildcards)])
 
 
 def calls_api(wildcards):

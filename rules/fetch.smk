@@ -43,6 +43,30 @@ rule prepare_student:
         " --out {output.lock} 2> {log}"
 
 
+rule prepare_llm:
+    """Read a GGUF into the folder that OpenVINO loads: once, because each job and each group of calls loads it."""
+    input:
+        lock="resources/models/{model}/lock.json",
+    output:
+        lock="resources/models/{model}/openvino/lock.json",
+    log:
+        "logs/prepare_llm/{model}.log",
+    benchmark:
+        "results/costs/prepare_llm.{model}.tsv"
+    conda:
+        "../envs/cpu.yaml"
+    container:
+        CONFIG.containers.cpu
+    threads: 2
+    resources:
+        # read whole, compiled and written anew
+        mem_mb=lambda w: max(
+            4000, 2000 + sum(f.size for f in CONFIG.models[w.model].files) * 4 // 10**6
+        ),
+    shell:
+        "exec python scripts/prepare_llm.py --lock {input.lock} --out {output.lock} 2> {log}"
+
+
 rule build_image:
     """Build a container image from its definition, where there is a network; $BASE says from what."""
     input:

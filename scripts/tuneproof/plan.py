@@ -126,7 +126,8 @@ VLLM_CALL = Assumption(
 )
 VLLM_WEIGHTS = 7.24e9
 LLM_WEIGHTS = 1.54e9  # of the LLM that was measured
-LLM_START = Assumption("seconds that it needs to load, once per group", 10, "Measured.")
+LLM_START = Assumption("seconds that it needs to load, once per group", 4, "Measured, from OpenVINO's folder.")
+GGUF_READING = Assumption("bytes/s at which a GGUF is made into that folder", 5e7, "prepare_llm, default study: 20 s.")
 GGUF_BYTES = Assumption("bytes a weight takes in a GGUF file of 4 bits", 0.73, "Both models of the default study.")
 START = Assumption("seconds that a job needs to start", 5, "README's table: the jobs that do next to nothing.")
 
@@ -355,6 +356,7 @@ def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
     costs: dict[str, Callable[[Config, Job, Sizes | None], Cost]] = {
         "fetch_model": _fetch_model,
         "prepare_student": _prepare_student,
+        "prepare_llm": _prepare_llm,
         "crawl": _crawl,
         "write_pairs": _write_pairs,
         "rephrase_questions": _rephrase_questions,
@@ -414,6 +416,11 @@ def _fetch_model(config: Config, job: Job, _: Sizes | None) -> Cost:
 def _prepare_student(config: Config, job: Job, _: Sizes | None) -> Cost:
     size = 2 * weights_of(config.models[job.wildcards["model"]])
     return Cost(3 * START.value + 3 * size / LOADING.value, disk=size)  # read, write, digest
+
+
+def _prepare_llm(config: Config, job: Job, _: Sizes | None) -> Cost:
+    size = sum(file.size for file in config.models[job.wildcards["model"]].files)
+    return Cost(START.value + size / GGUF_READING.value, disk=1.2 * size)
 
 
 def _crawl(config: Config, job: Job, size: Sizes | None) -> Cost:
@@ -720,6 +727,8 @@ def assumptions(lines: Sequence[Line], config: Config) -> list[Assumption]:
         chosen += [API_LATENCY, API_WRITES, API_BATCH] if API in where else []
         chosen += [VLLM_CALL, LOADING, GPU_BANDWIDTH, GPU_DECODING] if GPU in where else []
         chosen += [LLM_READS, LLM_WRITES, LLM_START]
+    if "prepare_llm" in rules:
+        chosen += [GGUF_READING]
     if rules & {"fetch_model", "prepare_student"}:
         chosen += [DOWNLOAD, LOADING]
     return [*dict.fromkeys(chosen), START, STORED_CALL, PAGE]

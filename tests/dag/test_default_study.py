@@ -8,6 +8,7 @@ from dag.conftest import cpu_seconds
 WHOLE = {
     "fetch_model": 3,
     "prepare_student": 1,
+    "prepare_llm": 1,
     "render_sample_site": 1,
     "crawl": 1,
     "extract_pages": 1,

@@ -70,7 +70,14 @@ CHANGES = {
     "a judge": (
         ("judges: []", "judges: [qwen]"),
         {
-            **{"fetch_model": 1, "judge": 2, "tabulate_scores": 1, "tabulate_studies": 1, "plot_scores": 1},
+            **{
+                "fetch_model": 1,
+                "prepare_llm": 1,
+                "judge": 2,
+                "tabulate_scores": 1,
+                "tabulate_studies": 1,
+                "plot_scores": 1,
+            },
             **{"write_manifest": 1, "resolve_study": 1},
         },
     ),

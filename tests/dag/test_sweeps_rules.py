@@ -18,7 +18,7 @@ def jobs(workflow):
     return workflow.planned("--configfile", "studies/sweep.yaml")
 
 
-TABLES = {"tabulate_sweep": 1, "plot_sweep": 1, "write_report": 1, "resolve_study": 1}
+TABLES = {"tabulate_sweep": 1, "plot_sweep": 1, "write_manifest": 1, "write_report": 1, "resolve_study": 1}
 
 
 @pytest.fixture

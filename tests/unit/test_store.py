@@ -15,7 +15,7 @@ from llm_server import FaultServer
 
 from tuneproof.llm.calls import Reply, Request
 from tuneproof.llm.client import complete, usage
-from tuneproof.llm.store import Store
+from tuneproof.llm.store import Store, compact, entries
 
 ENGINE = "fake-1.0@0123456789ab"
 
@@ -251,6 +251,17 @@ def test_a_broken_line_in_the_middle_is_named_skipped_and_asked_again(tmp_path, 
     assert (segment.parent / "damaged.txt").read_bytes() == line + b"\n"
     assert run_script("llm_store", "verify", "--store", tmp_path).returncode == 0
     assert ask(tmp_path, range(4), Engine()) == first
+
+
+def test_compact_keeps_a_second_reply_that_differs_and_the_first_still_counts(tmp_path):
+    key = request(0).key(ENGINE)
+    for text in ("first", "first", "second"):  # three jobs that asked at the same time
+        Store(tmp_path, ENGINE).put([(key, request(0), Reply(text, 1, 1, "stop"))])
+    [folder] = {segment.parent for segment in segments(tmp_path)}
+    compact(folder)
+    [whole] = segments(tmp_path)
+    assert sorted(line["reply"].text for line in entries(whole)) == ["first", "second"]
+    assert Store(tmp_path, ENGINE).get(key).text == "first"
 
 
 # --- several processes ---

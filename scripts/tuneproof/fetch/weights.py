@@ -85,8 +85,11 @@ def read_lock(lock: Path) -> dict[str, Any]:
 
 
 def weights_sha256(content: dict[str, Any]) -> str:
-    """Return what stands for a model: the SHA-256 of its largest file, which holds the weights."""
-    return str(max(content["files"], key=lambda f: f["size"])["sha256"])
+    """Return what stands for a model: the SHA-256 of its largest file, which holds the weights.
+
+    A copy in another form, with the same weights to the last bit, says what it was made of.
+    """
+    return str(content.get("made_of_sha256") or max(content["files"], key=lambda f: f["size"])["sha256"])
 
 
 def model_digest(content: dict[str, Any]) -> str:

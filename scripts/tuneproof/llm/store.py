@@ -190,14 +190,15 @@ def misplaced(entry: dict[str, Any]) -> bool:
 
 
 def compact(folder: Path) -> tuple[int, int]:
-    """Join an engine's segments into one without repeated calls; return the numbers of segments and calls.
+    """Join an engine's segments into one without repetitions; return the numbers of segments and calls.
 
-    The new segment is whole on the disk before the old ones go, so a kill leaves calls twice, never none. Lines that
-    are no calls are kept in `damaged.txt`. Not while a study runs: a process that is writing would go on with a
-    segment that is gone.
+    Two jobs that asked the same call at the same time may rest on replies that differ: both stay. The new segment is
+    whole on the disk before the old ones go, so a kill leaves calls twice, never none. Lines that are no calls are kept
+    in `damaged.txt`. Not while a study runs: a process that is writing would go on with a segment that is gone.
     """
     old = sorted(folder.glob("*.jsonl"))
     seen: set[str] = set()
+    written: set[tuple[str, str]] = set()
     refused: dict[str, bytes] = {}  # kept where nothing better came
     digest = hashlib.sha256()
     temporary, damaged = folder / "compacting.tmp", b""
@@ -205,10 +206,14 @@ def compact(folder: Path) -> tuple[int, int]:
         for line in (line for segment in old for line in calls(segment)):
             if line.content is None:
                 damaged += line.raw.removesuffix(b"\n") + b"\n"
-            elif line.content["reply"].finish_reason == REFUSED:
+                continue
+            if line.content["reply"].finish_reason == REFUSED:
                 refused[line.content["key"]] = line.raw
-            elif (key := line.content["key"]) not in seen:
+                continue
+            key, reply = line.content["key"], json.dumps(line.content["reply"].plain(), sort_keys=True)
+            if (key, reply) not in written:
                 seen.add(key)
+                written.add((key, reply))
                 out.write(line.raw)
                 digest.update(line.raw)
         for key, raw in refused.items():
