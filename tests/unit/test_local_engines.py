@@ -6,8 +6,10 @@ import math
 import pytest
 
 from tuneproof.errors import InputError
+from tuneproof.fetch.openvino import prepare_llm
 from tuneproof.llm.calls import Request
 from tuneproof.llm.engines import complete_with
+from tuneproof.llm.openvino import OpenVINO, engine_id
 from tuneproof.llm.store import Store, entries
 from tuneproof.study import VLLMLLM, OpenVINOLLM, TransformersLLM, parse_llm
 
@@ -91,6 +93,27 @@ def test_openvino_refuses_the_row_that_is_too_long_and_answers_the_others(root, 
     one, two = say("Count to ten."), say("Name a colour.")
     replies = replies_to("a", one, say(LONG), two)
     check_one_too_long(replies, replies_to("b", one, two), llm.model)
+
+
+def test_a_gguf_that_was_read_once_gives_the_same_replies_and_has_the_same_name(root, tmp_path):
+    lock = root / "resources/models/smollm2-135m-instruct/lock.json"
+    if not lock.exists():
+        pytest.skip(f"{lock} is not there: `make setup` fetches it")
+    ready = tmp_path / "openvino/lock.json"
+    prepare_llm(lock, ready)
+    llm = OpenVINOLLM(engine="openvino", model="smollm2-135m-instruct", kv_cache_gb=1)
+    asked = [say("Count to ten."), say("Yes or no?", 1, choices=["Yes", "No"]), say("Name a colour.", 16)]
+    of_gguf, of_folder = (OpenVINO(llm, path).answer(asked, lambda n: None) for path in (lock, ready))
+    assert of_folder == of_gguf
+    assert engine_id(llm, ready) == engine_id(llm, lock)
+
+    content = json.loads(ready.read_text())
+    assert not list(tmp_path.glob(".openvino.*")) and not list(tmp_path.rglob("*.gguf"))
+    ready.write_text(json.dumps({**content, "openvino_genai": "2025.1.0.0"}))
+    with pytest.raises(InputError, match=r"lock.json: made by openvino-genai 2025.1.0.0, this is .*; delete it"):
+        OpenVINO(llm, ready)
+    with pytest.raises(InputError, match="openvino reads GGUF, but smollm2-135m-instruct has format 'openvino'"):
+        prepare_llm(ready, tmp_path / "twice/lock.json")
 
 
 def test_a_reply_stored_before_the_model_was_named_is_still_an_answer(root):
