@@ -80,7 +80,7 @@ def test_in_replay_a_student_answers_from_the_store_and_is_never_loaded(replay):
     assert "replay, and the store holds no answer to 1 of 1 calls" in run(replay, "answer", asked, check=False)
 
     [request] = ask.requests([example], "closed", Decoding(), "", {}, {})
-    engine = transformers.engine_id(lock, None, 16, "fp32")
+    engine = transformers.engine_id(lock, None, 16)
     remember(replay, engine, request, "In 2020.")
     run(replay, "answer", asked)
     assert json.loads((replay.folder / asked).read_text()) == {"engines": {f"{STUDENT}/base": engine}}
