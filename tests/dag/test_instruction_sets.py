@@ -44,7 +44,7 @@ def test_each_set_is_made_by_two_rules_of_its_own(shop):
 def test_a_catalogue_needs_no_corpus_and_an_edit_in_it_is_seen(shop, monkeypatch):
     monkeypatch.setenv("GOODS", str(shop.folder / "goods.yaml"))
     wanted = (card("catalogue"), "--configfile", "shop.yaml")
-    alone = {"fetch_model": 2, "write_requirements": 1, "make_recommendations": 1, "write_card": 1}
+    alone = {"fetch_model": 2, "prepare_llm": 1, "write_requirements": 1, "make_recommendations": 1, "write_card": 1}
     assert shop.planned(*wanted) == alone, "a catalogue that is not here yet is no reason not to plan"
     (shop.folder / "goods.yaml").write_text("[]")
     assert f"{shop.folder}/goods.yaml" in shop.snakemake("-n", *wanted)
