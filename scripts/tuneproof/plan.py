@@ -80,7 +80,7 @@ INSTRUCTIONS_PROMPT = Assumption(
 )
 CALL = Assumption("tokens that the first and last words of a call take", 89, "Sample site: 2,940 in 33 calls.")
 PITCH = Assumption("tokens that a pitch takes", 123, "Default study: 2,090 in 17 calls.")
-JUDGE_PROMPT = Assumption("tokens of the prompt of judge", 366, "Default study: 72,564 in 198 calls.")
+JUDGE_PROMPT = Assumption("tokens of the prompt of judge", 366, "The paper's prompt: 72,564 in 198 calls.")
 FEEDBACK = Assumption(
     "tokens that a judge writes under scoring: generated",
     150,

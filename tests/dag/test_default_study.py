@@ -139,7 +139,7 @@ CHANGES = {
         ("config.yaml", "haldrune:\n    licence: Apache-2.0", "haldrune:\n    licence: CC-BY-4.0"),
         {**DESCRIBED, "resolve_study": 1},
     ),
-    "judge's prompt": (("prompts/judge.paper.txt", "Score Rubrics:", "Rubrics:"), {"judge": 3, **FROM_TABLE}),
+    "judge's prompt": (("prompts/judge.yes-no.txt", "Reply with", "Say"), {"judge": 3, **FROM_TABLE}),
     "report's template": (("report/report.html.j2", "</html>", "</html>\n"), {"write_report": 1}),
 }
 
