@@ -25,9 +25,8 @@ READ_TOGETHER = 2048
 
 def engine_id(llm: OpenVINOLLM, lock: Path) -> str:
     """Return all that a reply depends on: weights by digest, engine and version, and what shapes a batch."""
-    version = importlib.metadata.version("openvino-genai")
     digest = model_digest(read_lock(lock))
-    return f"openvino-{version}.{llm.model}@{digest}.c{llm.max_concurrent}g{llm.group_size}r{READ_TOGETHER}"
+    return f"openvino-{_version()}.{llm.model}@{digest}.c{llm.max_concurrent}g{llm.group_size}r{READ_TOGETHER}"
 
 
 class OpenVINO:
@@ -43,13 +42,12 @@ class OpenVINO:
         self.group_size = llm.group_size
         self._llm = llm
         content = read_lock(lock)
-        version = importlib.metadata.version("openvino-genai")
         if content["format"] == "gguf":
             self._path = lock.parent / content["files"][0]["name"]
         elif content["format"] != "openvino":
             raise InputError(f"llms: engine openvino reads GGUF, but {llm.model} has format {content['format']!r}")
-        elif content["openvino_genai"] != version:
-            made = f"made by openvino-genai {content['openvino_genai']}, this is {version}"
+        elif content["openvino_genai"] != _version():
+            made = f"made by openvino-genai {content['openvino_genai']}, this is {_version()}"
             raise InputError(f"{lock}: {made}; delete it, the next run makes it again")
         else:
             self._path = lock.parent
@@ -116,6 +114,10 @@ def distribution(choices: Sequence[str], scores: Mapping[str, float]) -> dict[st
         return {}
     total = sum(weights.values())
     return {choice: weights.get(choice, 0.0) / total for choice in choices}
+
+
+def _version() -> str:
+    return importlib.metadata.version("openvino-genai")
 
 
 def _prompt(tokenizer: Any, request: Request) -> Any:

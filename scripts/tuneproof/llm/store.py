@@ -197,8 +197,7 @@ def compact(folder: Path) -> tuple[int, int]:
     in `damaged.txt`. Not while a study runs: a process that is writing would go on with a segment that is gone.
     """
     old = sorted(folder.glob("*.jsonl"))
-    seen: set[str] = set()
-    written: set[tuple[str, str]] = set()
+    kept: dict[str, set[str]] = {}  # the replies of each call
     refused: dict[str, bytes] = {}  # kept where nothing better came
     digest = hashlib.sha256()
     temporary, damaged = folder / "compacting.tmp", b""
@@ -211,14 +210,13 @@ def compact(folder: Path) -> tuple[int, int]:
                 refused[line.content["key"]] = line.raw
                 continue
             key, reply = line.content["key"], json.dumps(line.content["reply"].plain(), sort_keys=True)
-            if (key, reply) not in written:
-                seen.add(key)
-                written.add((key, reply))
+            if reply not in kept.setdefault(key, set()):
+                kept[key].add(reply)
                 out.write(line.raw)
                 digest.update(line.raw)
         for key, raw in refused.items():
-            if key not in seen:
-                seen.add(key)
+            if key not in kept:
+                kept[key] = set()
                 out.write(raw)
                 digest.update(raw)
         out.flush()
@@ -233,4 +231,4 @@ def compact(folder: Path) -> tuple[int, int]:
     for segment in old:
         if segment != whole:
             segment.unlink()
-    return len(old), len(seen)
+    return len(old), len(kept)
