@@ -69,17 +69,14 @@ def openvino(wanted: list[Any], reuse: bool = True, concurrent: int = 64) -> tup
         def _load(self) -> Any:
             nonlocal loading
             began = time.perf_counter()
-            pipeline = super()._load() if reuse else self._without_reuse()
+            pipeline = super()._load()
             loading += time.perf_counter() - began
             return pipeline
 
-        def _without_reuse(self) -> Any:
-            import openvino_genai
-
-            scheduler = openvino_genai.SchedulerConfig()
-            scheduler.enable_prefix_caching, scheduler.max_num_batched_tokens = False, 2048
-            scheduler.max_num_seqs, scheduler.cache_size = self._llm.max_concurrent, self._llm.kv_cache_gb
-            return openvino_genai.ContinuousBatchingPipeline(str(self._path), scheduler, "CPU", {})
+        def _scheduler(self) -> Any:
+            scheduler = super()._scheduler()
+            scheduler.enable_prefix_caching = reuse
+            return scheduler
 
     llm = OpenVINOLLM(engine="openvino", model="qwen2.5-coder-1.5b-instruct", max_concurrent=concurrent)
     identity = openvino.engine_id(llm, MODEL)

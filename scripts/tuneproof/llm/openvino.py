@@ -88,12 +88,17 @@ class OpenVINO:
     def _load(self) -> Any:
         import openvino_genai
 
+        return openvino_genai.ContinuousBatchingPipeline(str(self._path), self._scheduler(), "CPU", {})
+
+    def _scheduler(self) -> Any:
+        import openvino_genai
+
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching = True
         scheduler.max_num_seqs = self._llm.max_concurrent
         scheduler.max_num_batched_tokens = READ_TOGETHER
         scheduler.cache_size = self._llm.kv_cache_gb
-        return openvino_genai.ContinuousBatchingPipeline(str(self._path), scheduler, "CPU", {})
+        return scheduler
 
     def _reply(self, request: Request, prompt: Any, outputs: list[Any], tokenizer: Any) -> Reply:
         texts = [tokenizer.decode(list(o.generated_ids)) for o in outputs]
