@@ -66,17 +66,14 @@ def openvino(wanted: list[Any], reuse: bool = True, concurrent: int = 64) -> tup
     loading = 0.0
 
     class Timed(openvino.OpenVINO):
+        shares_prefixes = reuse
+
         def _load(self) -> Any:
             nonlocal loading
             began = time.perf_counter()
             pipeline = super()._load()
             loading += time.perf_counter() - began
             return pipeline
-
-        def _scheduler(self) -> Any:
-            scheduler = super()._scheduler()
-            scheduler.enable_prefix_caching = reuse
-            return scheduler
 
     llm = OpenVINOLLM(engine="openvino", model="qwen2.5-coder-1.5b-instruct", max_concurrent=concurrent)
     identity = openvino.engine_id(llm, MODEL)

@@ -116,9 +116,54 @@ def test_a_gguf_that_was_read_once_gives_the_same_replies_and_has_the_same_name(
         prepare_llm(ready, tmp_path / "twice/lock.json")
 
 
-def test_a_reply_stored_before_the_model_was_named_is_still_an_answer(root):
-    [folder] = (root / "tests/e2e/recorded").iterdir()
-    store = Store(folder.parent, "openvino-2026.4.1.0.qwen2.5-coder-1.5b-instruct@cc324af070c2.c48g128r2048")
-    entry = next(entries(sorted(folder.glob("*.jsonl"))[0]))
+class Watched:
+    """A pipeline that writes down in which order it reads: requests by their number, steps as |."""
+
+    def __init__(self, pipeline):
+        self.pipeline, self.seen = pipeline, []
+
+    def __getattr__(self, name):
+        return getattr(self.pipeline, name)
+
+    def add_request(self, number, *rest):
+        self.seen.append(str(number))
+        return self.pipeline.add_request(number, *rest)
+
+    def step(self):
+        self.seen.append("|")
+        self.pipeline.step()
+
+
+def test_a_prompt_waits_for_one_that_begins_alike_and_for_no_other(root, monkeypatch):
+    lock = root / "resources/models/smollm2-135m-instruct/lock.json"
+    if not lock.exists():
+        pytest.skip(f"{lock} is not there: `make setup` fetches it")
+    load, watched = OpenVINO._load, []
+
+    def watch(self):
+        watched.append(Watched(load(self)))
+        return watched[-1]
+
+    monkeypatch.setattr(OpenVINO, "_load", watch)
+    rules, one, two = "Answer in a word. " * 20, "Alder stands by the river. " * 20, "Birch grows on the hill. " * 20
+    asked = [say(f"{rules}{page}{question}") for page in (one, two) for question in ("Where?", "What?", "Who?")]
+    llm = OpenVINOLLM(engine="openvino", model="smollm2-135m-instruct", kv_cache_gb=1)
+    ended = []
+    replies = OpenVINO(llm, lock).answer([*asked, say("Hello.")], ended.append)
+    # the first question brings the rules, of one's page and two's; what begins with neither is read at once
+    assert "".join(watched[0].seen).startswith("06|123|45|")
+    assert sum(ended) == len(replies) == 7
+    alone = [OpenVINO(llm, lock).answer([request], ended.append)[0] for request in asked[:2]]
+    assert [r.text for r in replies[:2]] == [r.text for r in alone]
+
+
+def test_a_reply_stored_before_the_model_was_named_is_still_an_answer(root, tmp_path):
+    [recorded] = (root / "tests/e2e/recorded").glob("*/recorded.jsonl")
+    line = json.loads(recorded.read_text().splitlines()[0])
+    del line["reply"]["served"]
+    (tmp_path / recorded.parent.name).mkdir()
+    segment = tmp_path / recorded.parent.name / "old.jsonl"
+    segment.write_text(json.dumps(line) + "\n")
+    entry = next(entries(segment))
     assert entry["reply"].served == ""
-    assert store.get(Request(**entry["request"]).key(entry["engine"])) == entry["reply"]
+    assert Store(tmp_path, line["engine"]).get(Request(**entry["request"]).key(entry["engine"])) == entry["reply"]
