@@ -36,9 +36,6 @@ def main() -> None:
     args = parser.parse_args()
 
     if args.devices > 1 and "RANK" not in os.environ:
-        # the processes share the threads of the job: where threads outnumber cores, most of the time is waiting
-        if threads := os.environ.get("OMP_NUM_THREADS"):
-            os.environ["OMP_NUM_THREADS"] = str(max(1, int(threads) // args.devices))
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={args.devices}"]
         os.execv(sys.executable, [*torchrun, *sys.argv])
 

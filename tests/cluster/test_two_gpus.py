@@ -38,7 +38,6 @@ def test_two_processes_share_a_step_and_learn_what_one_learns(default_here, imag
     assert (begin["processes"], begin["gpus"]) == (2, "0,1")
 
     spec = json.loads(study.read(f"{RUN}/spec.json"))
-    assert spec["hardware"].startswith("2 cores of "), "the two share the rule's threads"
     command = [sys.executable, "scripts/train.py", "--spec", json.dumps(spec["method"]), "--devices", "1"]
     command += ["--student", "resources/models/smollm2-135m-instruct/student/lock.json", "--seed", "1"]
     command += ["--train", "results/datasets/haldrune/train.jsonl", "--val", "results/datasets/haldrune/val.jsonl"]
