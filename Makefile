@@ -7,6 +7,9 @@ STUDY ?= config.yaml
 # processes that run side by side what computes on one core: unit, dag, trainings of tiny models
 WORKERS ?= 2
 
+# --no-compile: python compiles by itself what it imports
+INSTALL := python -m pip install -qq --disable-pip-version-check --no-compile
+
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
@@ -33,9 +36,9 @@ setup: .venv/installed  ## virtual environment and models
 .venv/installed: envs/cpu.lock envs/dev.lock
 	$(PYTHON) -c 'import sys; sys.exit("python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	python -m pip install -qq --disable-pip-version-check $(TORCH)
-	python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r envs/cpu.lock
-	python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r envs/dev.lock
+	$(INSTALL) $(TORCH)
+	$(INSTALL) --no-deps --require-hashes -r envs/cpu.lock
+	$(INSTALL) --no-deps --require-hashes -r envs/dev.lock
 	touch $@
 
 resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm STUDY=…): its leftover jobs are ended first

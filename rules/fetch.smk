@@ -32,7 +32,6 @@ rule prepare_student:
         "../envs/cpu.yaml"
     container:
         CONFIG.containers.cpu
-    threads: 2
     resources:
         # read whole and written anew
         mem_mb=lambda w: max(

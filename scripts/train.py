@@ -36,6 +36,9 @@ def main() -> None:
     args = parser.parse_args()
 
     if args.devices > 1 and "RANK" not in os.environ:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # Snakemake's; torch goes by MKL's
+            if threads := os.environ.get(name):
+                os.environ[name] = str(max(1, int(threads) // args.devices))
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={args.devices}"]
         os.execv(sys.executable, [*torchrun, *sys.argv])
 

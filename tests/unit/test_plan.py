@@ -99,7 +99,7 @@ def test_each_product_is_a_call_that_writes_several_requirements(config):
     assert (few.asked, many.asked) == (10, math.ceil(1.6 * rows))
     job = Job("write_requirements", {"dataset": "haldrune-products"}, HERE, 2, 0)
     costs = [plan.cost_of(config, job, {"haldrune-products": size}) for size in (few, many)]
-    assert [(c.calls, c.completion / plan.REQUIREMENT.value) for c in costs] == [(10, 6), (48, 3)]
+    assert [(c.calls, c.completion / plan.REQUIREMENT.value) for c in costs] == [(10, 5), (39, 3)]
 
 
 # --- one job ---
