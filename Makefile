@@ -7,7 +7,7 @@ STUDY ?= config.yaml
 # processes that run side by side what computes on one core: unit, dag, trainings of tiny models
 WORKERS ?= 2
 
-# --no-compile: python compiles by itself what it imports
+# --no-compile: compileall does it on all cores (one of torch's own tests is of a newer python and does not compile)
 INSTALL := python -m pip install -qq --disable-pip-version-check --no-compile
 
 BIN := $(CURDIR)/.venv/bin
@@ -39,6 +39,7 @@ setup: .venv/installed  ## virtual environment and models
 	$(INSTALL) $(TORCH)
 	$(INSTALL) --no-deps --require-hashes -r envs/cpu.lock
 	$(INSTALL) --no-deps --require-hashes -r envs/dev.lock
+	python -m compileall -q -j 0 -x torch/testing/_internal .venv/lib
 	touch $@
 
 resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm STUDY=…): its leftover jobs are ended first
