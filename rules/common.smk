@@ -104,17 +104,52 @@ shell.prefix(
 )
 # The engines whose jobs ask for a GPU.
 GPU_ENGINES = ("vllm", "transformers")
-# vLLM has an environment of its own; where one LLM of a study needs it, all that are asked run there
-VLLM = any(CONFIG.llms[name].engine == "vllm" for name in LLMS)
-LLM_ENV = "../envs/judge.yaml" if VLLM else "../envs/cpu.yaml"
-LLM_IMAGE = CONFIG.containers.judge if VLLM else CONFIG.containers.cpu
+# The LLMs that the rules of a stage ask.
+WRITERS = {llm for d in MADE.values() if (llm := getattr(d, "llm", None))}
+ANNOTATORS = {types.llm for types in TYPES.values()}
+JUDGES = {CONFIG.judges[judge].llm for judge in CONFIG.study.judges}
+COMPARERS = {CONFIG.judges[c.judge].llm for c in COMPARISONS.values()}
+TRIED = {CONFIG.judges[judge].llm for t in TRIALS.values() for judge in t.judges}
+
+
+def are_apis(llms):
+    """Whether rules that ask these LLMs run on the login node: compute nodes have no internet."""
+    return llms <= APIS
+
+
+def need_vllm(llms):
+    """Whether rules that ask these LLMs run in vLLM's environment, which is its own."""
+    return any(CONFIG.llms[name].engine == "vllm" for name in llms)
+
+
+def llm_env(llms):
+    """The conda environment of rules that ask these LLMs."""
+    return "../envs/judge.yaml" if need_vllm(llms) else "../envs/cpu.yaml"
+
+
+def llm_image(llms):
+    """The image of rules that ask these LLMs."""
+    return CONFIG.containers.judge if need_vllm(llms) else CONFIG.containers.cpu
+
+
+for asked in (WRITERS, ANNOTATORS, JUDGES, COMPARERS, TRIED):
+    if {"openvino", "vllm"} <= {CONFIG.llms[name].engine for name in asked}:
+        raise WorkflowError(
+            f"llms: {', '.join(sorted(asked))} are asked by rules of one stage, some by openvino and some by vllm, "
+            "which share no image; expected one of these engines in a stage"
+        )
 ANSWER_IMAGE = (
     CONFIG.containers.judge
     if CONFIG.decoding.engine == "vllm"
     else CONFIG.containers.gpu
 )
 USED_IMAGES = sorted(
-    {CONFIG.containers.cpu, CONFIG.containers.gpu, ANSWER_IMAGE, LLM_IMAGE}
+    {
+        CONFIG.containers.cpu,
+        CONFIG.containers.gpu,
+        ANSWER_IMAGE,
+        *map(llm_image, (WRITERS, ANNOTATORS, JUDGES, COMPARERS, TRIED)),
+    }
 )
 # built here where they are this project's own; a registry's are pulled by Apptainer
 IMAGES = [
@@ -143,19 +178,6 @@ if workflow.output_settings.dryrun:
     for sentence in tuneproof_study.missing_keys(CONFIG, os.environ, LLMS):
         logger.warning(f"{sentence}; a real run will stop before its first job.")
 
-
-# Compute nodes have no internet: a rule runs on the login node where all the LLMs that it asks are behind APIs.
-WRITING_IS_LOCAL = all(
-    llm in APIS for d in MADE.values() if (llm := getattr(d, "llm", None))
-)
-ANNOTATING_IS_LOCAL = all(types.llm in APIS for types in TYPES.values())
-JUDGING_IS_LOCAL = all(CONFIG.judges[j].llm in APIS for j in CONFIG.study.judges)
-COMPARING_IS_LOCAL = all(
-    CONFIG.judges[c.judge].llm in APIS for c in COMPARISONS.values()
-)
-TRYING_IS_LOCAL = all(
-    CONFIG.judges[j].llm in APIS for trial in TRIALS.values() for j in trial.judges
-)
 
 # `--sdm conda`: the same packages from the same locks
 GPU_ENV = (
@@ -284,14 +306,22 @@ def calls_api(wildcards):
     return int(llm_of(wildcards) in APIS)
 
 
-def llm_memory(wildcards):
+def llm_memory(wildcards, attempt):
     """Megabytes of a job that asks an LLM: the model and its keys and values, or next to nothing."""
-    return 1000 if calls_api(wildcards) else 7000
+    if calls_api(wildcards):
+        return 1000
+    return (24000 if llm_gpus(wildcards) else 7000) * attempt
 
 
 def llm_threads(wildcards):
-    """Cores of a job that asks an LLM: one where it waits for an API."""
-    return 1 if calls_api(wildcards) else 2
+    """Cores of a job that asks an LLM: one where it waits for an API.
+
+    With a GPU as many as profiles/slurm lets a Slurm job have: grouped jobs then run one after the other, and no two
+    engines share a GPU.
+    """
+    if calls_api(wildcards):
+        return 1
+    return 8 if llm_gpus(wildcards) else 2
 
 
 def llm_gpus(wildcards):

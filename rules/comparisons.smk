@@ -19,12 +19,12 @@ rule compare:
         "results/costs/compare/{comparison}.tsv"
     # not in the profile: Snakemake submits a local rule that has a group
     group:
-        None if COMPARING_IS_LOCAL else "judges"
-    localrule: COMPARING_IS_LOCAL
+        None if are_apis(COMPARERS) else "judges"
+    localrule: are_apis(COMPARERS)
     conda:
-        LLM_ENV
+        llm_env(COMPARERS)
     container:
-        LLM_IMAGE
+        llm_image(COMPARERS)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,

@@ -19,11 +19,11 @@ rule write_requirements:
         "results/costs/write_requirements.{dataset}.tsv"
     wildcard_constraints:
         dataset=of_kind("recommendation"),
-    localrule: WRITING_IS_LOCAL
+    localrule: are_apis(WRITERS)
     conda:
-        LLM_ENV
+        llm_env(WRITERS)
     container:
-        LLM_IMAGE
+        llm_image(WRITERS)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
@@ -94,11 +94,11 @@ rule write_instructions:
         "results/costs/write_instructions.{dataset}.tsv"
     wildcard_constraints:
         dataset=of_kind("next-steps", "pitch"),
-    localrule: WRITING_IS_LOCAL
+    localrule: are_apis(WRITERS)
     conda:
-        LLM_ENV
+        llm_env(WRITERS)
     container:
-        LLM_IMAGE
+        llm_image(WRITERS)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,

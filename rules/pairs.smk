@@ -17,11 +17,11 @@ rule write_pairs:
         "results/costs/write_pairs.{dataset}.tsv"
     wildcard_constraints:
         dataset=of_kind("pairs"),
-    localrule: WRITING_IS_LOCAL
+    localrule: are_apis(WRITERS)
     conda:
-        LLM_ENV
+        llm_env(WRITERS)
     container:
-        LLM_IMAGE
+        llm_image(WRITERS)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
@@ -89,11 +89,11 @@ rule rephrase_questions:
         "results/costs/rephrase_questions.{dataset}.tsv"
     wildcard_constraints:
         dataset=of_kind("pairs"),
-    localrule: WRITING_IS_LOCAL
+    localrule: are_apis(WRITERS)
     conda:
-        LLM_ENV
+        llm_env(WRITERS)
     container:
-        LLM_IMAGE
+        llm_image(WRITERS)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,

@@ -29,7 +29,11 @@ onstart:
         jobs = list(workflow.dag.needrun_jobs())
         images = [job.container_img_url for job in jobs if job.rule.container_img]
         through_slurm = workflow.executor_plugin.name == "slurm"
-        sent = [job.resources for job in jobs if not workflow.is_local(job.rule)]
+        sent = [
+            {**dict(job.resources.items()), "rule": job.rule.name}
+            for job in jobs
+            if not workflow.is_local(job.rule)
+        ]
         problems = [
             *cluster.storage_problems(
                 {Path.cwd(), Path(os.environ.get("TUNEPROOF_CACHE") or Path.cwd())}

@@ -106,11 +106,11 @@ rule reanswer:
         "results/costs/reanswer.{dataset}.tsv"
     wildcard_constraints:
         dataset=of_kind("reanswered"),
-    localrule: WRITING_IS_LOCAL
+    localrule: are_apis(WRITERS)
     conda:
-        LLM_ENV
+        llm_env(WRITERS)
     container:
-        LLM_IMAGE
+        llm_image(WRITERS)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,

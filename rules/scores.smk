@@ -56,12 +56,12 @@ rule judge:
         "results/costs/judge/{run}/{dataset}.{mode}.{judge}.tsv"
     # not in the profile: Snakemake submits a local rule that has a group
     group:
-        None if JUDGING_IS_LOCAL else "judges"
-    localrule: JUDGING_IS_LOCAL
+        None if are_apis(JUDGES) else "judges"
+    localrule: are_apis(JUDGES)
     conda:
-        LLM_ENV
+        llm_env(JUDGES)
     container:
-        LLM_IMAGE
+        llm_image(JUDGES)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,

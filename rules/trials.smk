@@ -16,12 +16,12 @@ rule try_judge:
         "results/costs/try_judge/{trial}.{judge}.tsv"
     # not in the profile: Snakemake submits a local rule that has a group
     group:
-        None if TRYING_IS_LOCAL else "judges"
-    localrule: TRYING_IS_LOCAL
+        None if are_apis(TRIED) else "judges"
+    localrule: are_apis(TRIED)
     conda:
-        LLM_ENV
+        llm_env(TRIED)
     container:
-        LLM_IMAGE
+        llm_image(TRIED)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,

@@ -17,11 +17,11 @@ rule annotate_types:
         "results/costs/annotate_types.{dataset}.{annotator}.tsv"
     wildcard_constraints:
         dataset=of_kind("pairs"),
-    localrule: ANNOTATING_IS_LOCAL
+    localrule: are_apis(ANNOTATORS)
     conda:
-        LLM_ENV
+        llm_env(ANNOTATORS)
     container:
-        LLM_IMAGE
+        llm_image(ANNOTATORS)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,
@@ -53,11 +53,11 @@ rule annotate_human:
         "results/costs/annotate_human.{dataset}.{annotator}.tsv"
     wildcard_constraints:
         dataset=of_kind("pairs"),
-    localrule: ANNOTATING_IS_LOCAL
+    localrule: are_apis(ANNOTATORS)
     conda:
-        LLM_ENV
+        llm_env(ANNOTATORS)
     container:
-        LLM_IMAGE
+        llm_image(ANNOTATORS)
     threads: llm_threads
     resources:
         mem_mb=llm_memory,

@@ -40,6 +40,8 @@ def main() -> None:
             if threads := os.environ.get(name):
                 os.environ[name] = str(max(1, int(threads) // args.devices))
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={args.devices}"]
+        # after a SIGTERM the processes finish their step and save, in what the profile's signal leaves them
+        torchrun += ["--shutdown-timeout", "270"]
         os.execv(sys.executable, [*torchrun, *sys.argv])
 
     from tuneproof.training.interruption import OUT_OF_TIME, Interrupted, Stop

@@ -64,7 +64,10 @@ def announce(deployment: Iterable[str]) -> None:
 
 
 def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
-    """Return what keeps Slurm from taking these jobs: no Slurm, an account, a partition or a GPU it does not have."""
+    """Return what keeps Slurm from taking these jobs: no Slurm, an account, a partition or a GPU it does not have.
+
+    A job is its resources and, as `rule`, the name of its rule.
+    """
     jobs = list(jobs)
     if not jobs:
         return []
@@ -92,6 +95,14 @@ def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
                     f"slurm_partition: {name!r} is no partition here, expected one of {', '.join(sorted(partitions))} "
                     "(edit the profile)"
                 )
+    without_model = [job for job in jobs if job.get("gpu") and not job.get("gpu_model")]
+    for partition in _named(without_model, "slurm_partition"):
+        if partition in partitions and not any("gpu" in gres for gres in _sinfo("%G", "--partition", partition)):
+            rules = _named((job for job in without_model if job.get("slurm_partition") == partition), "rule")
+            problems.append(
+                f"slurm_partition: {partition!r} has no GPU, which is asked for by {', '.join(rules)}; expected the "
+                "partition of GPU jobs for such a rule under set-resources (edit the profile)"
+            )
     for partition, model in sorted(
         {(j.get("slurm_partition", ""), j["gpu_model"]) for j in jobs if j.get("gpu_model")}
     ):

@@ -3,6 +3,8 @@
 python -m pytest tests/gpu        on a machine with a GPU, in the judge's environment (envs/judge.lock) with peft
 """
 
+import os
+
 import pytest
 from tiny import RUN, example, write_study
 
@@ -14,6 +16,7 @@ def vllm():
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
+    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # it would be compiled, by a compiler not at hand
     pytest.importorskip("peft", reason="peft is not installed: the adapter is made with it")
     return pytest.importorskip("vllm", reason="vLLM is not installed")
 

@@ -143,3 +143,23 @@ def test_a_device_without_kernels():
     assert importlib.util.find_spec("bitsandbytes"), "envs/cpu.lock has it"
     with pytest.raises(InputError, match=r"'adamw_8bit' does not run on 'meta'.*expected adamw, or a device"):
         trainer_optimizer("adamw_8bit", "meta")
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed")
+def test_moments_that_a_checkpoint_brings_back_are_paged_again(monkeypatch):
+    model, inputs, targets = problem()
+    optimizer = optimizer_of(model, "paged_adamw_32bit", device="cuda")  # bitsandbytes' own, on the CPU without pages
+    steps(model, optimizer, inputs, targets)
+
+    def page(parameter, dtype):
+        empty = torch.zeros_like(parameter, dtype=dtype)
+        empty.is_paged = parameter.numel() >= 4096  # as on a GPU: small ones are not
+        return empty
+
+    monkeypatch.setattr(optimizer, "get_state_buffer", page)
+    before = {p: {k: v for k, v in s.items()} for p, s in optimizer.state.items()}
+    assert optimisers.page_moments(optimizer) == 2, "both moments of the one large matrix"
+    for parameter, state in optimizer.state.items():
+        for name in ("state1", "state2"):
+            assert torch.equal(state[name], before[parameter][name])
+    assert optimisers.page_moments(optimizer) == 0, "what is paged stays"

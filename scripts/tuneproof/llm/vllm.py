@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,16 @@ from tuneproof.study import VLLMLLM
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for max_lora_rank
 _TOP = 20  # the most candidates for a token that vLLM gives without being told otherwise
+
+
+def _load(**options: Any) -> Any:
+    """Load a model. Deterministic: seed 0, and every request names what it ends at."""
+    # replies are greedy, and its sampler of another kind would be compiled at the start, by a compiler not at hand
+    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # a rule's log is what it writes there
+    from vllm import LLM
+
+    return LLM(enable_prefix_caching=True, seed=0, **options)
 
 
 def engine_id(llm: VLLMLLM, lock: Path) -> str:
@@ -72,17 +83,13 @@ class VLLM:
     """One model on one GPU. Each group finds an empty prefix cache, so that a reply depends on its group only."""
 
     def __init__(self, llm: VLLMLLM, lock: Path) -> None:
-        from vllm import LLM
-
         self.id, self.group_size = engine_id(llm, lock), llm.group_size
         self._served, self._context = llm.model, read_lock(lock)["context"]
-        self._model = LLM(
+        self._model = _load(
             model=str(lock.parent),
             max_num_seqs=llm.max_concurrent,
             gpu_memory_utilization=llm.gpu_memory,
             max_model_len=self._context,
-            enable_prefix_caching=True,
-            seed=0,
         )
 
     def answer(self, requests: list[Request], done: Callable[[int], object]) -> list[Reply]:
@@ -110,7 +117,6 @@ class Base:
 
     def __init__(self, student: Path, adapters: list[Path], batch_size: int) -> None:
         from transformers import AutoTokenizer
-        from vllm import LLM
 
         content = read_lock(student)
         self.student, self.context, self.served = student, content["context"], content["model"]
@@ -119,14 +125,11 @@ class Base:
         # the tokenizer that trained it, not one that vLLM may have changed for serving
         self.tokenizer: Any = AutoTokenizer.from_pretrained(student.parent)
         room = {"enable_lora": True, "max_lora_rank": self.rank, "max_cpu_loras": len(adapters)} if adapters else {}
-        self.model = LLM(
+        self.model = _load(
             model=str(student.parent),
             max_num_seqs=batch_size,
             max_model_len=self.context,
             dtype="bfloat16",
-            generation_config="vllm",  # not the published one, which may end replies at more tokens than EOS
-            enable_prefix_caching=True,
-            seed=0,
             **room,
         )
 
@@ -164,9 +167,10 @@ class Student:
         if self._adapter:
             number = base.numbers[self._adapter]
             lora = LoRARequest(f"adapter{number}", number, str(self._adapter))
-        end = base.tokenizer.eos_token_id
+        # at the EOS that was trained, and not at every one that the model's configuration may list
+        ends = {"ignore_eos": True, "stop_token_ids": [base.tokenizer.eos_token_id]}
         sampling = [
-            SamplingParams(temperature=0, max_tokens=request.max_tokens, stop_token_ids=[end], detokenize=False)
+            SamplingParams(temperature=0, max_tokens=request.max_tokens, detokenize=False, **ends)
             for request, _ in asked
         ]
         prompts = [{"prompt_token_ids": prompt} for _, prompt in asked]

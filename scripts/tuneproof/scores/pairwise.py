@@ -18,7 +18,6 @@ from tuneproof.llm.client import Answered
 from tuneproof.llm.prompts import fill_messages
 from tuneproof.records import Answer, Example
 from tuneproof.scores.judge import FEEDBACK_TOKENS, quotable
-from tuneproof.scores.statistics import estimate
 from tuneproof.study import Scoring
 
 GAPS = {"instruction", "response_a", "response_b", "reference_answer"}
@@ -134,6 +133,8 @@ def summarise(name: str, judge: str, arms: Sequence[str], choices: Sequence[Choi
     `win_rate` counts a choice that the order decides as half. `order_changed` is the share of such choices among pairs
     that differ, `first_place` the share of all replies that take the answer shown first: 0.5 without a bias.
     """
+    from tuneproof.scores.statistics import estimate  # wants scipy, which vLLM's image has not, where choices are made
+
     decided = [(c, outcome) for c in choices if (outcome := c.outcome) is not None]
     asked = [c for c, _ in decided if c.call_ids]
     won = estimate([outcome for _, outcome in decided], [c.page_id for c, _ in decided], (0, 1))

@@ -11,8 +11,11 @@ from typing import Any
 
 from tuneproof.arithmetic import Wanted, dtype_of
 
-# Dense bf16 FLOP/s by NVIDIA's data sheets, by a word of the device's name.
-_DATA_SHEETS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12, "L4": 121e12}
+# Dense bf16 FLOP/s by NVIDIA's data sheets, by words of the device's name; the first whose words it has.
+_DATA_SHEETS = {
+    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12,
+    "L40": 181e12, "A10G": 70e12, "A10": 125e12, "L4": 121e12,
+}  # fmt: skip
 # Of a layer's activations, in values of 2 bytes a token: kept for the way back by the norms (fp32 copies), projections,
 # rotary embedding and attention's output (multiples of the hidden width) and by SwiGLU (of the intermediate width).
 # Fitted to measured peaks; a test holds the estimate against one.
@@ -83,23 +86,44 @@ def peak_flops(device: str, precision: Wanted) -> tuple[float, str]:
     import torch
 
     name = torch.cuda.get_device_name() if device == "cuda" else ""
-    for word, flops in _DATA_SHEETS.items():
-        if word in name.split() or any(part.startswith(word) for part in name.replace("-", " ").split()):
-            return flops, f"data sheet of the {word}, dense bf16"
-    return _matmul_flops(device, precision), f"{precision} matmul of 2048³, measured here"
+    if sheet := data_sheet(name):
+        return _DATA_SHEETS[sheet], f"data sheet of the {sheet}, dense bf16"
+    size = 8192 if device == "cuda" else 2048  # a GPU multiplies 2048³ in less time than it takes to wait for it
+    return _matmul_flops(device, precision, size), f"{precision} matmul of {size}³, measured here"
 
 
-def _matmul_flops(device: str, precision: Wanted) -> float:
+def data_sheet(name: str) -> str | None:
+    """Return the data sheet of a device's name; None for an unknown device and for a slice of one (MIG)."""
+    words = set(name.replace("-", " ").split())
+    if "MIG" in words:
+        return None
+    return next((sheet for sheet in _DATA_SHEETS if set(sheet.split()) <= words), None)
+
+
+def _matmul_flops(device: str, precision: Wanted, size: int) -> float:
     import torch
 
-    a, b = (torch.ones(2048, 2048, dtype=dtype_of(precision), device=device) for _ in "ab")
+    a, b = (torch.ones(size, size, dtype=dtype_of(precision), device=device) for _ in "ab")
     best = float("inf")
     for _ in range(12):
         began = time.perf_counter()
         product = torch.nn.functional.linear(a, b)
         float(product[0, 0])  # waits for the device
         best = min(best, time.perf_counter() - began)
-    return 2 * 2048**3 / best
+    return 2 * size**3 / best
+
+
+def coming_bytes(model: Any, device: str, copies: bool, stage: int, processes: int) -> float:
+    """Return the bytes that training will put on the device beside activations, as far as they are not there yet.
+
+    Weights that are still on the CPU, and of what is trained an fp32 gradient (4 bytes) and AdamW's two moments (8).
+    `copies`: autocast keeps a bf16 copy of fp32 weights. `stage` of ZeRO spreads moments (1), gradients (2) and weights
+    (3) over the processes.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.device.type != device)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parts = [(weights, 3), (4 * trained, 2), (8 * trained, 1), (2 * trained if copies else 0, 3)]
+    return float(sum(size / processes if stage >= spread_from else size for size, spread_from in parts))
 
 
 def free_bytes(device: str) -> float:

@@ -222,6 +222,8 @@ def stop_callback(stop: Stop, journal: Journal | None) -> Any:
                 seal(folder / f"checkpoint-{state.global_step}")
                 prune(folder, best_step(state.log_history))  # not before: a disk may be full
             if self.reason:
+                if distributed.is_initialized():
+                    distributed.barrier()  # when one process has left, torchrun ends the others: not before the seal
                 raise Interrupted(self.reason, state.global_step)
 
     return Interruption()

@@ -10,6 +10,7 @@ adamw_8bit          bitsandbytes' AdamW with moments in blocks of 256 values of 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 from tuneproof.errors import InputError
 
@@ -43,3 +44,38 @@ def _check_bitsandbytes(optimizer: str, device: str) -> None:
             f"optimizer: {optimizer!r} does not run on {device!r}, for which bitsandbytes has no kernels; expected "
             f"adamw, or a device of {known}"
         )
+
+
+def page_moments(optimizer: Any) -> int:
+    """Put moments that a checkpoint has brought back into pages again, and return how many tensors that were.
+
+    `load_state_dict` of bitsandbytes makes ordinary tensors of them, on the GPU, so that a training which fits only by
+    paging would not go on. Small ones are never paged.
+    """
+    moved = 0
+    for parameter, state in optimizer.state.items():
+        for name in ("state1", "state2"):
+            moment = state.get(name)
+            if moment is None or getattr(moment, "is_paged", False):
+                continue
+            page = optimizer.get_state_buffer(parameter, dtype=moment.dtype)
+            if getattr(page, "is_paged", False):
+                page.copy_(moment)
+                state[name] = page
+                moved += 1
+    return moved
+
+
+def paging_callback() -> Any:
+    """Return the callback that pages a resumed optimiser's moments, which the trainer loads before training begins."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Paging(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+            inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+            if inner is not None and page_moments(inner):
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()
+
+    return Paging()

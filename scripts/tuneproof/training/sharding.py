@@ -14,7 +14,12 @@ from tuneproof.errors import InputError
 from tuneproof.study import AnyMethod
 
 _STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
-_OF_MODEL = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
+_OF_MODEL = ("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
+
+
+def stage_of(spec: AnyMethod) -> int:
+    """Return the stage of ZeRO, 0 for none."""
+    return _STAGES.get(spec.sharding, 0)
 
 
 def deepspeed_config(spec: AnyMethod) -> dict[str, Any] | None:
@@ -25,8 +30,9 @@ def deepspeed_config(spec: AnyMethod) -> dict[str, Any] | None:
     """
     if spec.sharding == "none":
         return None
-    stage = _STAGES[spec.sharding]
-    zero: dict[str, Any] = {"stage": stage}
+    stage = stage_of(spec)
+    # DeepSpeed's own bucket takes 2 GB of every GPU, for however small an adapter
+    zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": "auto"}
     if stage == 3:
         # a checkpoint and the run's result hold whole weights
         zero["stage3_gather_16bit_weights_on_model_save"] = True

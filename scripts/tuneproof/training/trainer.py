@@ -26,6 +26,7 @@ def make_trainer(
     from torch import distributed
     from torch.utils.data import DataLoader, Dataset
     from transformers import Trainer
+    from transformers.integrations import is_deepspeed_zero3_enabled
 
     class Loader(DataLoader):  # type: ignore[type-arg]
         def set_epoch(self, epoch: int) -> None:
@@ -78,6 +79,14 @@ def make_trainer(
                     "kept. Lower learning_rate"
                 )
             return norm
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            # below zero3 every process has all weights; DeepSpeed would have each copy the frozen ones to save none
+            if self.is_deepspeed_enabled and not is_deepspeed_zero3_enabled() and hasattr(self.model, "peft_config"):
+                if self.args.should_save:
+                    self._save(output_dir)
+            else:
+                super().save_model(output_dir, _internal_call)
 
         def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
             """Return the mean loss of all validation answers' tokens; each process computes a part of the rows."""

@@ -27,7 +27,7 @@ from tuneproof.records import content_id, file_sha256, iter_json_lines, write_js
 from tuneproof.study import AnyMethod, Full
 from tuneproof.training import attention
 from tuneproof.training.bmuf import install
-from tuneproof.training.compute import Shape, free_bytes
+from tuneproof.training.compute import Shape, coming_bytes, free_bytes
 from tuneproof.training.fused import fuse
 from tuneproof.training.interruption import (
     Interrupted,
@@ -40,11 +40,11 @@ from tuneproof.training.interruption import (
     stop_callback,
 )
 from tuneproof.training.kernels import speed_up
-from tuneproof.training.optimisers import trainer_optimizer
+from tuneproof.training.optimisers import paging_callback, trainer_optimizer
 from tuneproof.training.order import Order
 from tuneproof.training.packing import packed, padded, padding_share
 from tuneproof.training.rows import Row, Rows, read_rows
-from tuneproof.training.sharding import deepspeed_config, prepare_deepspeed, step_sentence
+from tuneproof.training.sharding import deepspeed_config, prepare_deepspeed, stage_of, step_sentence
 from tuneproof.training.student import check_student, load_student
 from tuneproof.training.telemetry import LOG, TELEMETRY, Work, log_rows, telemetry_callback
 from tuneproof.training.trainer import evaluation_steps, make_trainer, schedule_callback
@@ -53,6 +53,8 @@ from tuneproof.training.trainer import evaluation_steps, make_trainer, schedule_
 _WITHOUT_EFFECT = {"save_steps", "gradient_checkpointing"}
 # of free memory, for what is not counted: workspaces, the optimiser's step, fragmentation
 _USABLE = 0.7
+# set by torchrun: a process's number on its node, and how many there are
+_LOCAL = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ def tune(spec: AnyMethod, task: Task, stop: Stop) -> None:
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        torch.cuda.set_device(_own_gpu(torch.cuda.device_count()))
+    else:
+        refuse_unusable_gpu(Path("/dev/nvidia0").exists(), torch.version.cuda)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where it is installed, would warn of a missing GPU
     logging.disable_progress_bar()  # of the weights that are loaded: a line that scrolls in a log
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT asks transformers the old way
@@ -150,6 +155,26 @@ def batches_per_step(spec: AnyMethod, processes: int) -> int:
     return batches // processes
 
 
+def refuse_unusable_gpu(present: bool, built_for: str | None) -> None:
+    """Raise InputError where a GPU is `present` that a torch `built_for` CUDA cannot use: a CPU would take days.
+
+    An empty CUDA_VISIBLE_DEVICES says that the CPU is meant.
+    """
+    if present and built_for and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+        raise InputError(
+            f"the GPU cannot be used: torch is built for CUDA {built_for}, and the driver does not offer it; expected "
+            "a driver that does (`nvidia-smi` names its CUDA version), and in a container `--nv`. To train on the CPU "
+            "set CUDA_VISIBLE_DEVICES to nothing"
+        )
+
+
+def _own_gpu(gpus: int) -> int:
+    rank, processes = (int(os.environ.get(name, default)) for name, default in _LOCAL.items())
+    if processes > gpus:
+        raise InputError(f"devices: {processes} processes on this node, but it shows {gpus} GPU(s): expected one each")
+    return rank
+
+
 def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -194,14 +219,17 @@ def _prepare(
             return packed(rows, spec.speed.answer_logits)
         return padded(rows, tokenizer.pad_token_id, spec.speed.answer_logits)
 
-    checkpointing = _checkpointing(spec, model, train.rows, device)
-    arguments = _arguments(spec, task.seed, folder, accumulation, len(steps), checkpointing, fused)
+    arguments = _arguments(spec, task.seed, folder, accumulation, len(steps), fused)
+    if _checkpointing(spec, model, train.rows, device, arguments.bf16):
+        arguments.activation_checkpointing = True
+        arguments.activation_checkpointing_kwargs = {"use_reentrant": False}
     arguments.eval_on_start = not resumed  # the base's own loss, to hold all others against
     evaluations = evaluation_steps(len(steps), spec.evaluations or spec.epochs)
     stopping = stop_callback(stop, journal)
     callbacks = [
         schedule_callback(evaluations, spec.save_steps),
         *([telemetry_callback(folder, device, spec.precision, steps)] if journal else []),
+        *([paging_callback()] if spec.optimizer.startswith("paged") and device == "cuda" else []),
         stopping,
     ]
     trainer = make_trainer(
@@ -231,8 +259,14 @@ def _work(shape: Shape, rows: Sequence[Row], order: Order, epochs: int) -> list[
     return [of(step) for epoch in range(epochs) for step in order.steps(epoch)]
 
 
-def _checkpointing(spec: AnyMethod, model: Any, rows: Sequence[Row], device: str) -> bool:
-    """Whether activations are computed twice: as the recipe says, or where the largest batch would not fit."""
+def _checkpointing(spec: AnyMethod, model: Any, rows: Sequence[Row], device: str, autocast: bool) -> bool:
+    """Whether activations are computed twice: as the recipe says, or where the largest batch would not fit.
+
+    `autocast`: fp32 weights are multiplied in bf16. All processes return the same.
+    """
+    import torch
+    from torch import distributed
+
     if spec.gradient_checkpointing != "auto":
         return spec.gradient_checkpointing
     longest = sorted(rows, key=lambda row: -len(row.tokens))[: spec.batch_size]
@@ -242,18 +276,25 @@ def _checkpointing(spec: AnyMethod, model: Any, rows: Sequence[Row], device: str
     needed = Shape.of(model, isinstance(spec, Full)).activation_bytes(lengths, answers, kept)
     if spec.precision == "fp32":
         needed *= 2
-    free = free_bytes(device) * _USABLE
-    if needed > free and is_first_process():
+    copies = autocast and isinstance(spec, Full)
+    free = free_bytes(device) * _USABLE - coming_bytes(model, device, copies, stage_of(spec), _processes())
+    twice = needed > free
+    if distributed.is_initialized():
+        # under zero3 a process that computes twice gathers weights twice, and the others would wait
+        any_of_us = torch.tensor([int(twice)], device=device)
+        distributed.all_reduce(any_of_us, op=distributed.ReduceOp.MAX)
+        twice = bool(any_of_us.item())
+    if twice and is_first_process():
         print(
             f"train: gradient checkpointing, because a batch would keep about {needed / 2**30:.1f} GiB and "
-            f"{free / 2**30:.1f} GiB may be used",
+            f"{max(0.0, free) / 2**30:.1f} GiB may be used",
             file=sys.stderr,
         )
-    return needed > free
+    return twice
 
 
 def _arguments(
-    spec: AnyMethod, seed: int, folder: Path, accumulation: int, steps: int, checkpointing: bool, fused: bool
+    spec: AnyMethod, seed: int, folder: Path, accumulation: int, steps: int, fused: bool
 ) -> Any:
     import torch
     from transformers import TrainingArguments
@@ -267,7 +308,7 @@ def _arguments(
         prepare_deepspeed(on_gpu)
     # a fused adapter and its frozen layers are bf16 throughout; all else is cast where it is multiplied
     autocast = spec.precision == "bf16" and not fused
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         seed=seed,
         use_cpu=not on_gpu,
@@ -277,8 +318,6 @@ def _arguments(
         per_device_train_batch_size=spec.batch_size,
         per_device_eval_batch_size=spec.batch_size,
         gradient_accumulation_steps=accumulation,
-        activation_checkpointing=checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
         deepspeed=deepspeed_config(spec),
         optim=optimizer,
         # with BMUF a process trains alone: its loss is the mean over its own tokens
@@ -298,6 +337,8 @@ def _arguments(
         disable_tqdm=True,  # its own bar would not suit a log
         dataloader_pin_memory=False,
     )
+    arguments._n_gpu = min(arguments._n_gpu, 1)  # a process without torchrun would spread each batch over all it sees
+    return arguments
 
 
 def _hardware() -> str:
@@ -338,6 +379,7 @@ def _write_run(
         if isinstance(spec, Full):
             _write_lock(Path(folder), task.student)
         shutil.rmtree(task.out / name, ignore_errors=True)
+        Path(folder).chmod(0o755)  # a temporary folder is its owner's alone
         os.replace(folder, task.out / name)
         Path(folder).mkdir()  # TemporaryDirectory wants something to remove
     write_rows(task.out / LOG, log_rows(trainer.state.log_history, steps))
