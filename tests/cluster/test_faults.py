@@ -15,7 +15,7 @@ RUN = "results/runs/smollm2-135m-instruct/lora/haldrune/seed1"
 LOG = f"{RUN}/train_log.jsonl"
 ADAPTER = f"{RUN}/adapter/adapter_model.safetensors"
 OVERLAY = ("--configfile", "often.yaml")
-SAVE_STEPS = 4
+SAVE_STEPS = 3
 
 
 def events(study):
