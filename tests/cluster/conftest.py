@@ -149,7 +149,7 @@ _SMALLER = {
     "max_new_page_questions: 24": "max_new_page_questions: 6",
     "max_trained_page_questions: 40": "max_trained_page_questions: 10",
     "leaks: {max_share: 0.25}": "leaks: {max_share: 1}",
-    "epochs: 7": "epochs: 3\n    precision: fp32",
+    "epochs: 8": "epochs: 3\n    precision: fp32",
     "max_new_tokens: 48": "max_new_tokens: 48\n  precision: fp32",
 }
 

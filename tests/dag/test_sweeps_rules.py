@@ -53,7 +53,7 @@ def test_a_key_of_the_method_trains_its_variants_again_unless_the_grid_sets_it(s
     swept.edit("config.yaml", "rank: 32", "rank: 64")
     planned = jobs(swept)
     assert planned["train"] == 1
-    swept.edit("config.yaml", "epochs: 7", "epochs: 4")
+    swept.edit("config.yaml", "epochs: 8", "epochs: 4")
     assert jobs(swept)["train"] == 9
 
 

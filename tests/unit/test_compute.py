@@ -98,7 +98,7 @@ def test_a_gpu_is_held_against_its_own_data_sheet(name, sheet):
 
 def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(InputError, match="torch is built for CUDA 13.0, and the driver does not offer it"):
+    with pytest.raises(InputError, match=r"torch is built for CUDA 13\.0, and the driver does not offer it"):
         refuse_unusable_gpu(True, "13.0")
     refuse_unusable_gpu(False, "13.0")
     refuse_unusable_gpu(True, None)

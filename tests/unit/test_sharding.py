@@ -48,7 +48,7 @@ def test_what_deepspeed_is_told():
     spec = {**RECIPE, "devices": 4}
     assert deepspeed_config(LoRA(**spec)) is None
     config = deepspeed_config(LoRA(**spec, sharding="zero2"))
-    assert config["zero_optimization"] == {"stage": 2}
+    assert config["zero_optimization"] == {"stage": 2, "reduce_bucket_size": "auto"}
     assert config["gradient_clipping"] == config["gradient_accumulation_steps"] == "auto"
     assert not {"optimizer", "scheduler"} & set(config), "they are the trainer's"
     assert deepspeed_config(LoRA(**spec, sharding="zero3"))["zero_optimization"][

@@ -26,7 +26,7 @@ def make_trainer(
     from torch import distributed
     from torch.utils.data import DataLoader, Dataset
     from transformers import Trainer
-    from transformers.integrations import is_deepspeed_zero3_enabled
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
     class Loader(DataLoader):  # type: ignore[type-arg]
         def set_epoch(self, epoch: int) -> None:

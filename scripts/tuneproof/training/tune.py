@@ -293,9 +293,7 @@ def _checkpointing(spec: AnyMethod, model: Any, rows: Sequence[Row], device: str
     return twice
 
 
-def _arguments(
-    spec: AnyMethod, seed: int, folder: Path, accumulation: int, steps: int, fused: bool
-) -> Any:
+def _arguments(spec: AnyMethod, seed: int, folder: Path, accumulation: int, steps: int, fused: bool) -> Any:
     import torch
     from transformers import TrainingArguments
 
