@@ -115,7 +115,7 @@ CHANGES = {
     ),
     "a published number": (("report/published.csv", "0.70", "0.71"), {"tabulate_studies": 1}),
     "D-RAG's chunks": (
-        ("config.yaml", "retriever: fused, top_k: 2", "retriever: fused, top_k: 3"),
+        ("config.yaml", "retriever: fused, top_k: 1", "retriever: fused, top_k: 3"),
         {"retrieve_for_answers": 1, "reanswer": 1, **CARD, "resolve_study": 1},
     ),
     "pairs that are annotated": (

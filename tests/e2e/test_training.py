@@ -160,6 +160,16 @@ def test_two_processes_learn_what_one_learns(bench, exact):
     assert validation(together) == pytest.approx(validation(exact), abs=1e-4)
 
 
+def test_two_processes_under_zero2_learn_and_save_what_one_does(bench, exact):
+    from safetensors.torch import load_file
+
+    spread = bench.run("spread", dropout=0, precision="fp32", batch_size=4, devices=2, sharding="zero2")
+    assert losses(spread) == pytest.approx(losses(exact), abs=1e-4)
+    saved, alone = (load_file(bench.folder / n / "adapter/adapter_model.safetensors") for n in ("spread", "exact"))
+    assert saved.keys() == alone.keys(), "the adapter and nothing of its base"
+    assert all((saved[name] - alone[name]).abs().max() < 1e-3 for name in alone)
+
+
 @pytest.mark.parametrize("switch", ["packing", "answer_logits", "fused"])
 def test_no_switch_changes_what_is_learned(bench, exact, switch):
     slow = bench.run(f"slow-{switch}", dropout=0, precision="fp32", speed={switch: False})
