@@ -97,7 +97,8 @@ def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
                 )
     without_model = [job for job in jobs if job.get("gpu") and not job.get("gpu_model")]
     for partition in _named(without_model, "slurm_partition"):
-        if partition in partitions and not any("gpu" in gres for gres in _sinfo("%G", "--partition", partition)):
+        known = partitions.issuperset(partition.split(","))
+        if known and not any("gpu" in gres for gres in _sinfo("%G", "--partition", partition)):
             rules = _named((job for job in without_model if job.get("slurm_partition") == partition), "rule")
             problems.append(
                 f"slurm_partition: {partition!r} has no GPU, which is asked for by {', '.join(rules)}; expected the "

@@ -19,14 +19,6 @@ WRONG = {
         "slurm_partition: long",
         "slurm_partition: 'long' is no partition here, expected one of cpu, gpu, scav (edit the profile)",
     ),
-    "GPU job in the partition of CPU jobs": (
-        """  train: &train { <<: *gpu, runtime: 720, slurm_extra: "'--signal=TERM@300'" }
-  train_full: *train
-""",
-        "",
-        "slurm_partition: 'cpu' has no GPU, which is asked for by train; expected the partition of GPU jobs for such a "
-        "rule under set-resources (edit the profile)",
-    ),
     "GPU": (
         "gpu_model: a100",
         "gpu_model: h100",

@@ -1,6 +1,7 @@
 """Rules that call models, run by Snakemake with what the store holds: replay, and what a failed stage leaves behind."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -100,3 +101,26 @@ def test_a_stage_that_fails_leaves_the_unusable_replies_where_its_message_says(r
     [row] = (json.loads(line) for line in (replay.folder / "logs/write_pairs/d.unusable.jsonl").open())
     assert row["text"] == "no JSON"
     assert not (replay.folder / "results/datasets/d/unusable.jsonl").exists(), "Snakemake deletes it"
+
+
+OPEN = {"engine": "vllm", "model": "qwen2.5-coder-1.5b-instruct"}
+
+
+def test_each_stage_has_the_image_and_the_gpu_that_its_llms_need(workflow):
+    overlay = {"llms": {"open": OPEN}, "judges": {"qwen": {"llm": "open"}}}
+    (workflow.folder / "open.json").write_text(json.dumps(overlay))
+    images = workflow.snakemake("-n", "staged", "--configfile", "open.json", profile="slurm")
+    assert all(f"containers/{name}.sif" in images for name in ("cpu", "judge"))
+    printed = workflow.snakemake("-n", "--configfile", "open.json", profile="slurm")
+    asked = {
+        rule: re.search(rf"rule {rule}:.*?threads: (\d+)\n.*?(mem_mb=\d+),.*?(gpu=\d)", printed, re.DOTALL).groups()
+        for rule in ("write_pairs", "judge")
+    }
+    assert asked == {"write_pairs": ("2", "mem_mb=7000", "gpu=0"), "judge": ("8", "mem_mb=24000", "gpu=1")}
+
+
+def test_two_engines_in_one_stage_have_no_image(workflow):
+    overlay = {"llms": {"open": OPEN}, "datasets": {"haldrune-pitches": {"llm": "open"}}}
+    (workflow.folder / "open.json").write_text(json.dumps(overlay))
+    printed = workflow.snakemake("-n", "--configfile", "open.json", check=False)
+    assert "llms: open, qwen are asked by rules of one stage, some by openvino and some by vllm" in printed

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tuneproof.errors import InputError
 from tuneproof.training.compute import Shape, coming_bytes, data_sheet
-from tuneproof.training.tune import refuse_unusable_gpu
+from tuneproof.training.tune import own_gpu, refuse_unusable_gpu
 
 SIZES = {
     "vocab_size": 512, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 3,
@@ -84,6 +84,7 @@ def test_what_is_still_to_come_onto_a_gpu():
         ("NVIDIA H100 PCIe", "H100 PCIe"),
         ("NVIDIA H100 NVL", "H100 NVL"),
         ("NVIDIA H200", "H200"),
+        ("NVIDIA H200 NVL", "H200 NVL"),
         ("NVIDIA A10G", "A10G"),
         ("NVIDIA L40", "L40"),
         ("NVIDIA L4", "L4"),
@@ -96,11 +97,27 @@ def test_a_gpu_is_held_against_its_own_data_sheet(name, sheet):
     assert data_sheet(name) == sheet
 
 
-def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu(monkeypatch):
+@pytest.mark.parametrize("given", [None, "", "-1", "NoDevFiles"])
+def test_without_a_gpu_the_cpu_trains(monkeypatch, given):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(InputError, match=r"torch is built for CUDA 13\.0, and the driver does not offer it"):
-        refuse_unusable_gpu(True, "13.0")
-    refuse_unusable_gpu(False, "13.0")
-    refuse_unusable_gpu(True, None)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    refuse_unusable_gpu(True, "13.0")
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    refuse_unusable_gpu("13.0")
+
+
+def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    refuse_unusable_gpu(None)
+    with pytest.raises(InputError, match=r"CUDA_VISIBLE_DEVICES is '0,1' and torch is built for CUDA 13\.0"):
+        refuse_unusable_gpu("13.0")
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert own_gpu(8) == 0
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert own_gpu(4) == 3
+    with pytest.raises(InputError, match=r"devices: 4 processes on this node, but it shows 2 GPU\(s\)"):
+        own_gpu(2)

@@ -13,8 +13,8 @@ from tuneproof.arithmetic import Wanted, dtype_of
 
 # Dense bf16 FLOP/s by NVIDIA's data sheets, by words of the device's name; the first whose words it has.
 _DATA_SHEETS = {
-    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12,
-    "L40": 181e12, "A10G": 70e12, "A10": 125e12, "L4": 121e12,
+    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12, "H200": 989e12, "H100": 989e12, "A100": 312e12,
+    "L40S": 362e12, "L40": 181e12, "A10G": 70e12, "A10": 125e12, "L4": 121e12,
 }  # fmt: skip
 # Of a layer's activations, in values of 2 bytes a token: kept for the way back by the norms (fp32 copies), projections,
 # rotary embedding and attention's output (multiples of the hidden width) and by SwiGLU (of the intermediate width).

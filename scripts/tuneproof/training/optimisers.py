@@ -49,8 +49,8 @@ def _check_bitsandbytes(optimizer: str, device: str) -> None:
 def page_moments(optimizer: Any) -> int:
     """Put moments that a checkpoint has brought back into pages again, and return how many tensors that were.
 
-    `load_state_dict` of bitsandbytes makes ordinary tensors of them, on the GPU, so that a training which fits only by
-    paging would not go on. Small ones are never paged.
+    `load_state_dict` of bitsandbytes makes ordinary tensors of them, which would stay on the GPU beside activations and
+    gradients. While they are loaded, before that, weights and moments have to fit. Small ones are never paged.
     """
     moved = 0
     for parameter, state in optimizer.state.items():

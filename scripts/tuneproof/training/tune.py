@@ -92,9 +92,9 @@ def tune(spec: AnyMethod, task: Task, stop: Stop) -> None:
     from transformers.utils import logging
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(_own_gpu(torch.cuda.device_count()))
+        torch.cuda.set_device(own_gpu(torch.cuda.device_count()))
     else:
-        refuse_unusable_gpu(Path("/dev/nvidia0").exists(), torch.version.cuda)
+        refuse_unusable_gpu(torch.version.cuda)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where it is installed, would warn of a missing GPU
     logging.disable_progress_bar()  # of the weights that are loaded: a line that scrolls in a log
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT asks transformers the old way
@@ -155,20 +155,22 @@ def batches_per_step(spec: AnyMethod, processes: int) -> int:
     return batches // processes
 
 
-def refuse_unusable_gpu(present: bool, built_for: str | None) -> None:
-    """Raise InputError where a GPU is `present` that a torch `built_for` CUDA cannot use: a CPU would take days.
+def refuse_unusable_gpu(built_for: str | None) -> None:
+    """Raise InputError where a job was given a GPU that a torch `built_for` CUDA cannot use: a CPU would take days.
 
-    An empty CUDA_VISIBLE_DEVICES says that the CPU is meant.
+    Slurm names a job's GPUs in CUDA_VISIBLE_DEVICES.
     """
-    if present and built_for and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if built_for and given not in ("", "-1", "NoDevFiles"):
         raise InputError(
-            f"the GPU cannot be used: torch is built for CUDA {built_for}, and the driver does not offer it; expected "
-            "a driver that does (`nvidia-smi` names its CUDA version), and in a container `--nv`. To train on the CPU "
-            "set CUDA_VISIBLE_DEVICES to nothing"
+            f"the GPU cannot be used: CUDA_VISIBLE_DEVICES is {given!r} and torch is built for CUDA {built_for}, which "
+            "the driver does not offer; expected a driver that does (`nvidia-smi` names its CUDA version), and in a "
+            "container `--nv`. To train on the CPU set CUDA_VISIBLE_DEVICES to nothing"
         )
 
 
-def _own_gpu(gpus: int) -> int:
+def own_gpu(gpus: int) -> int:
+    """Return the number of this process's GPU, of `gpus` on its node; raise InputError where they are too few."""
     rank, processes = (int(os.environ.get(name, default)) for name, default in _LOCAL.items())
     if processes > gpus:
         raise InputError(f"devices: {processes} processes on this node, but it shows {gpus} GPU(s): expected one each")
