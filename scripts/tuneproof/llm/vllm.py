@@ -26,7 +26,7 @@ _TOP = 20  # the most candidates for a token that vLLM gives without being told 
 
 
 def _load(**options: Any) -> Any:
-    """Load a model, set so that nothing is drawn and nothing is compiled."""
+    """Load a model, with what all of ours have in common."""
     # replies are greedy, and its sampler of another kind would be compiled at the start, by a compiler not at hand
     os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # a rule's log is what it writes there
