@@ -526,8 +526,9 @@ def arm_name(run):
 
 
 def costs_and_usages():
-    """What every job of the study cost: Snakemake's measurements; the calls and tokens of those that call a model; of the
-    measurements those of jobs that ask a model on a GPU. Trainings say themselves how many GPUs they had.
+    """What every job of the study cost: Snakemake's measurements; the calls and tokens of those that call a model; and of
+    jobs that ask a model where there may be a GPU, the measurement and the file that says how many there were.
+    Trainings say themselves how many they had, and for how long.
     """
     corpora = {name: CONFIG.corpora[name] for name in CORPORA}
     arms = ["{run}/{dataset}.{mode}".format(**arm) for arm in ARMS]
@@ -584,16 +585,17 @@ def costs_and_usages():
     }
     silent.append("audit_leaks")
     usages = [*calling, *(f"answer/{arm}" for arm in arms)]
-    on_gpu = [
-        job for job, llm in calling.items() if CONFIG.llms[llm].engine in GPU_ENGINES
-    ]
-    if ANSWER_IMAGE != CONFIG.containers.cpu:
-        on_gpu += [f"answer/{load}" for load in LOADS]
+    said = {f"answer/{load}": f"results/answers/{load}.json" for load in LOADS}
+    said |= {
+        job: f"results/costs/{job}.usage.json"
+        for job, llm in calling.items()
+        if CONFIG.llms[llm].engine in GPU_ENGINES
+    }
     return (
         [f"results/costs/{name}.tsv" for name in (*silent, *calling)],
         [f"results/costs/{name}.usage.json" for name in usages],
-        [f"results/costs/{name}.tsv" for name in on_gpu],
+        [(f"results/costs/{job}.tsv", file) for job, file in said.items()],
     )
 
 
-COSTS, USAGES, GPU_COSTS = costs_and_usages()
+COSTS, USAGES, PERHAPS_ON_GPU = costs_and_usages()

@@ -159,7 +159,8 @@ rule write_manifest:
         data=[path for name in MADE for path in expand(SPLITS, dataset=name)],
         models=MODEL_LOCKS,
         specs=expand("results/runs/{run}/spec.json", run=TRAINED),
-        gpu_costs=GPU_COSTS,
+        times=[time for time, _ in PERHAPS_ON_GPU],
+        gpus=[said for _, said in PERHAPS_ON_GPU],
         usages=USAGES,
     output:
         manifest="results/manifest.json",
@@ -180,7 +181,7 @@ rule write_manifest:
         # prompts are no inputs: the results depend on those that they were made with
         "exec python scripts/write_manifest.py --image {params.images} --lock {input.locks} --data {input.data}"
         " --prompts prompts --model {input.models} --seed {params.seeds} --spec {input.specs}"
-        " --gpu-cost {input.gpu_costs} --usage {input.usages} --out {output.manifest} 2> {log}"
+        " --time {input.times} --gpus {input.gpus} --usage {input.usages} --out {output.manifest} 2> {log}"
 
 
 rule write_report:

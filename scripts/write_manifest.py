@@ -2,7 +2,8 @@
 
     python scripts/write_manifest.py --image containers/cpu.sif … --lock envs/cpu.lock … --data train.jsonl …
         --prompts prompts --model resources/models/X/lock.json … --seed 1 … --spec results/runs/…/spec.json …
-        --gpu-cost results/costs/answer/….tsv … --usage results/costs/….usage.json … --out results/manifest.json
+        --time results/costs/answer/….tsv … --gpus results/answers/….json … --usage results/costs/….usage.json …
+        --out results/manifest.json
 
 Code's revision, images or environment, locked packages; digests of data, prompts and models; seeds; each training's
 hardware; GPU hours; dollars of API calls, null where one of them has no price. $TUNEPROOF_DEPLOYMENT says how the jobs
@@ -33,9 +34,8 @@ def main() -> None:
     parser.add_argument("--model", nargs="*", default=[], type=Path, help="locks of the models")
     parser.add_argument("--seed", nargs="*", default=[], type=int, help="seeds of the trainings")
     parser.add_argument("--spec", nargs="*", default=[], type=Path, help="what each training was made with (JSON)")
-    parser.add_argument(
-        "--gpu-cost", nargs="*", default=[], type=Path, help="Snakemake's times of other GPU jobs (TSV)"
-    )
+    parser.add_argument("--time", nargs="*", default=[], type=Path, help="Snakemake's times of other jobs (TSV)")
+    parser.add_argument("--gpus", nargs="*", default=[], type=Path, help="what each of them says of its GPUs (JSON)")
     parser.add_argument("--usage", nargs="*", default=[], type=Path, help="calls, tokens, dollars of each stage (JSON)")
     parser.add_argument("--out", required=True, type=Path, help="manifest to write (JSON)")
     args = parser.parse_args()
@@ -70,7 +70,7 @@ def main() -> None:
             "hardware": {run: spec.get("hardware") for run, spec in specs.items()},
             "gpu_hours": {
                 "training": round(sum(map(training_gpu_hours, specs.values())), 4),
-                "other": round(sum(map(seconds, args.gpu_cost)) / 3600, 4),
+                "other": round(sum(gpu_hours(*job) for job in zip(args.time, args.gpus, strict=True)), 4),
             },
             "dollars": dollars([read_json(path) for path in args.usage]),
         },
@@ -88,12 +88,16 @@ def training_gpu_hours(spec: dict[str, Any]) -> float:
     return float(spec["train_seconds"]) * int(gpus[1]) / 3600 if gpus else 0.0
 
 
-def seconds(benchmark: Path) -> float:
-    """Return the seconds of a job as Snakemake measured them; raise InputError where the file has none."""
+def gpu_hours(benchmark: Path, said: Path) -> float:
+    """Return the hours of a job, as Snakemake measured them, times its GPUs; else raise InputError."""
+    from tuneproof.records import read_json
     from tuneproof.tables import read_csv
 
+    gpus = read_json(said).get("gpus")
+    if gpus is None:
+        raise InputError(f"{said}: no key gpus, expected how many the job had; without this file it is done again")
     try:
-        return sum(float(row["s"]) for row in read_csv(benchmark, "\t"))
+        return sum(float(row["s"]) for row in read_csv(benchmark, "\t")) * int(gpus) / 3600
     except (KeyError, ValueError) as error:
         raise InputError(f"{benchmark}: {error}, expected Snakemake's benchmark with a column s") from None
 

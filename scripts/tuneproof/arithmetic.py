@@ -1,4 +1,4 @@
-"""Which arithmetic a device is fast in.
+"""Which device a job computes on, and which arithmetic it is fast in.
 
 A CPU without instructions for bf16 emulates it, and multiplies matrices many times slower than in fp32
 (docs/training.md has the figures). So what may choose, chooses by the device.
@@ -28,6 +28,15 @@ def fast_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision:
 def resolved(wanted: Wanted) -> Precision:
     """Return the precision itself, or the fast one of this machine for auto."""
     return fast_precision() if wanted == "auto" else wanted
+
+
+def gpus_of(engine: str) -> int:
+    """Return the GPUs that a job of an engine computes on: vLLM has one, transformers where there is one."""
+    if engine == "transformers":
+        import torch
+
+        return int(torch.cuda.is_available())
+    return int(engine == "vllm")
 
 
 def dtype_of(wanted: Wanted) -> Any:

@@ -20,6 +20,9 @@ def made(tmp_path):
     write_json(tmp_path / "gpu/spec.json", {"hardware": "4 × NVIDIA A100-SXM4-80GB", "train_seconds": 1800})
     write_json(tmp_path / "cpu/spec.json", {"hardware": "2 cores of Intel Xeon", "train_seconds": 7200})
     (tmp_path / "answer.tsv").write_text(BENCHMARK.format(900))
+    (tmp_path / "judge.tsv").write_text(BENCHMARK.format(3600))
+    write_json(tmp_path / "load0.json", {"engines": {}, "gpus": 1})
+    write_json(tmp_path / "judge.usage.json", {"dollars": 0, "gpus": 0})
     (tmp_path / "wrong.tsv").write_text("no\tnumbers\n1\t2\n")
     write_json(tmp_path / "a.usage.json", {"dollars": 1.25})
     write_json(tmp_path / "b.usage.json", {"dollars": 0.5})
@@ -37,7 +40,8 @@ def manifest(made, run_script):
 
 
 def test_a_manifest_holds_digests_seeds_hardware_hours_and_dollars(made, manifest):
-    runs = ["--seed", 1, 2, "--spec", "gpu/spec.json", "cpu/spec.json", "--gpu-cost", "answer.tsv"]
+    runs = ["--seed", 1, 2, "--spec", "gpu/spec.json", "cpu/spec.json"]
+    runs += ["--time", "answer.tsv", "judge.tsv", "--gpus", "load0.json", "judge.usage.json"]
     done = manifest(*runs, "--usage", "a.usage.json", "b.usage.json")
     assert done.returncode == 0, done.stderr
     content = json.loads((made / "manifest.json").read_text())
@@ -56,6 +60,6 @@ def test_a_cost_that_is_not_known_is_not_taken_for_nothing(made, manifest):
 
 
 def test_a_benchmark_without_times_is_named(manifest):
-    done = manifest("--gpu-cost", "wrong.tsv")
+    done = manifest("--time", "wrong.tsv", "--gpus", "load0.json")
     assert done.returncode == 1
     assert "wrong.tsv: 's', expected Snakemake's benchmark" in done.stderr

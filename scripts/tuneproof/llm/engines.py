@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from tuneproof.arithmetic import gpus_of
 from tuneproof.errors import InputError
 from tuneproof.llm import api, batch, openvino, transformers, vllm
 from tuneproof.llm.budget import Account, Purse, cost_of
@@ -73,9 +74,10 @@ def _local(llm: OpenVINOLLM | VLLMLLM | TransformersLLM, lock: Path) -> tuple[st
 
 
 def usage_of(stage: str, llm: AnyLLM, answered: list[Answered]) -> dict[str, str | int | float | None]:
-    """Return the calls, tokens and dollars behind a stage's result, each call once; see client.usage."""
+    """Return calls, tokens and dollars behind a stage's result, each call once (client.usage), and this job's GPUs."""
     unpriced = isinstance(llm, ApiLLM) and llm.price is None
-    return usage(stage, llm.model, answered, None if unpriced else lambda reply: dollars_of(llm, reply))
+    used = usage(stage, llm.model, answered, None if unpriced else lambda reply: dollars_of(llm, reply))
+    return used | {"gpus": gpus_of(llm.engine)}
 
 
 def dollars_of(llm: AnyLLM, reply: Reply) -> float:
