@@ -56,7 +56,7 @@ review: .venv/installed  ## pairs of DATASET to accept, reject or mend: review/D
 
 test: setup  ## everything that runs on this machine: unit, dag, e2e
 	python -m pytest tests/unit tests/dag tests/e2e/test_training.py -n $(WORKERS) --dist worksteal
-	python -m pytest tests/e2e --ignore tests/e2e/test_training.py
+	python -m pytest tests/e2e --ignore tests/e2e/test_training.py -n $(WORKERS) --dist loadgroup
 
 test-cluster: setup  ## on a private Slurm with real containers: Debian, as root, installs Slurm with apt-get
 	python -m pytest tests/cluster
@@ -126,6 +126,7 @@ tensorboard: .venv/installed  ## event files of all runs, finished or under way:
 merge: .venv/installed  ## the adapter of RUN=model/method/dataset/seedN merged into its base: results/merged/RUN (ONTO=quantised: QLoRA)
 	@test -n "$(RUN)" || { echo "RUN=… is missing: model/method/dataset/seedN"; exit 1; }
 	@python scripts/merge_adapter.py --run $(RUN) --out results/merged/$(RUN) $(if $(ONTO),--onto $(ONTO))
+
 bench-train: setup  ## our trainer on a CPU beside Trainer, TRL, LLaMA-Factory (TUNEPROOF_DATA=…): benchmarks/train.json
 	@test -n "$(TUNEPROOF_DATA)" || { echo "TUNEPROOF_DATA=… is missing: the folder that holds tweetsumm/"; exit 1; }
 	TUNEPROOF_DATA=$(TUNEPROOF_DATA) python benchmarks/train.py --torch "$(TORCH)" $(if $(ROWS),--rows $(ROWS))
@@ -133,8 +134,8 @@ bench-train: setup  ## our trainer on a CPU beside Trainer, TRL, LLaMA-Factory (
 verify: .venv/installed  ## derive every cell of the tables again from the stored rows; names the first that does not hold (STUDY=…)
 	@python scripts/verify.py $(if $(filter-out config.yaml,$(STUDY)),--study $(STUDY))
 
-report: .venv/installed  ## Snakemake's own report, with captions
-	snakemake --report results/snakemake-report.html
+report: .venv/installed  ## Snakemake's own report, with captions (STUDY=…)
+	snakemake --report results/snakemake-report.html $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
 
 lock:  ## resolve envs/*.in into locks with hashes
 	uv pip compile $(RESOLVE) envs/cpu.in -o envs/cpu.lock
@@ -151,5 +152,5 @@ image: .venv/installed  ## one image, IMAGE=cpu, gpu or judge (BASE=debian: from
 images: .venv/installed  ## the images for CPU, GPU and judge
 	for i in $(IMAGES); do python scripts/build_image.py $$i --base $(BASE) || exit 1; done
 
-clean:  ## remove results and logs; models, environment and paid calls stay
+clean:  ## remove results, logs, unfinished trainings and crawled corpora; models, environment, reviews and paid calls stay
 	rm -rf results logs checkpoints resources/corpora resources/sites

@@ -685,7 +685,9 @@ def _made_of(config: Config, dataset: str, size: Sizes) -> str:
 def _of_chunks(config: Config, dataset: str, size: Sizes) -> str:
     if "chunks" in size.counted:
         return f"of {size.chunks:,} chunks"
-    if getattr(config.datasets[dataset], "max_chunks", None):
+    spec = config.datasets[dataset]
+    written = config.datasets[spec.of] if isinstance(spec, ReansweredSpec | TypedSpec) else spec
+    if getattr(written, "max_chunks", None):
         return "chunks (max_chunks; the corpus is not cut yet)"
     return "chunks (a guess: the corpus is not cut yet and max_chunks is not set)"
 

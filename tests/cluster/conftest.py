@@ -19,6 +19,7 @@ from copies import ROOT, copy_workflow, give_image, link_models
 
 from tuneproof.records import file_sha256
 
+AT_PACE = str(Path(__file__).with_name("snakemake_at_pace.py"))
 RECORDED = ROOT / "tests" / "e2e" / "recorded"
 
 
@@ -90,9 +91,8 @@ class ClusterStudy:
             "PATH": f"{shims}:{self.apptainer['PATH']}",
         }
 
-    def start(self, *arguments: str, program: tuple[str, ...] = ("-m", "snakemake")) -> "subprocess.Popen[bytes]":
-        """Start Snakemake as a user does; its output goes to run.log."""
-        # the shipped profile, but for the pace of asking
+    def start(self, *arguments: str, program: tuple[str, ...] = (AT_PACE,)) -> "subprocess.Popen[bytes]":
+        """Start Snakemake as a user does, but for the pace of asking Slurm; its output goes to run.log."""
         pace = ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10"]
         command = [sys.executable, *program, "--profile", "profiles/slurm", *arguments, *pace]
         with (self.folder / "run.log").open("ab") as log:
@@ -100,7 +100,7 @@ class ClusterStudy:
                 command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
 
-    def run(self, *arguments: str, program: tuple[str, ...] = ("-m", "snakemake"), code: int = 0) -> str:
+    def run(self, *arguments: str, program: tuple[str, ...] = (AT_PACE,), code: int = 0) -> str:
         """Run to the end and return what was printed."""
         before = len(self.log())
         process = self.start(*arguments, program=program)

@@ -177,21 +177,20 @@ def test_an_edit_inside_a_folder_corpus_extracts_it_again(workflow, tmp_path):
     assert str(page) in workflow.snakemake("-n", "--configfile", "studies/equinix-docs.yaml")
 
 
-# a data set of each kind, as config.yaml begins its section
+# a data set of each kind, as config.yaml has its section, and with the other answer to `accept_leaks`
 KINDS = {
-    "pairs": "  haldrune:\n    corpus: haldrune\n",
-    "reanswered": "  haldrune-rag: {",
-    "typed": "  haldrune-factual: {",
-    "recommendation": "  haldrune-products:\n",
-    "next-steps": "  haldrune-next-steps: {",
-    "pitch": "  haldrune-pitches: {",
+    "next-steps": (", accept_leaks: true}", "}"),
+    "pitch": ("    accept_leaks: true\n", ""),
+    "pairs": ("  haldrune:\n    corpus: haldrune\n", "  haldrune:\n    corpus: haldrune\n    accept_leaks: true\n"),
+    "reanswered": ("  haldrune-rag: {", "  haldrune-rag: {accept_leaks: true, "),
+    "typed": ("  haldrune-factual: {", "  haldrune-factual: {accept_leaks: true, "),
+    "recommendation": ("  haldrune-products:\n", "  haldrune-products:\n    accept_leaks: true\n"),
 }
 
 
 def test_accepting_leaks_reruns_the_audit_and_what_reads_it_alone(done):
-    for section in KINDS.values():
-        key = "accept_leaks: true, " if section.endswith("{") else "    accept_leaks: true\n"
-        done.edit("config.yaml", section, section + key)
+    for old, new in KINDS.values():
+        done.edit("config.yaml", old, new)
     assert done.planned() == {"audit_leaks": 1, "write_report": 1, "resolve_study": 1}
 
 
