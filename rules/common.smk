@@ -100,7 +100,8 @@ CALLS = tuneproof_study.calls_variable(CONFIG)
 # Nor is another delay a reason to crawl a site again.
 PACE = tuneproof_study.pace_variable(CONFIG)
 shell.prefix(
-    "set -euo pipefail; export TUNEPROOF_CALLS={CALLS:q} TUNEPROOF_PACE={PACE:q}; "
+    # a set's order follows from the hashes: bert_score sorts a set of texts into its batches
+    "set -euo pipefail; export PYTHONHASHSEED=0 TUNEPROOF_CALLS={CALLS:q} TUNEPROOF_PACE={PACE:q}; "
 )
 # The engines whose jobs ask for a GPU.
 GPU_ENGINES = ("vllm", "transformers")

@@ -24,8 +24,9 @@ def main() -> None:
     from tuneproof.tables import to_csv
 
     rows = [
-        summarise(name, comparison["judge"], comparison["arms"], read_rows(path, Choice))
+        row
         for (name, comparison), path in zip(json.loads(args.comparisons).items(), args.choices, strict=True)
+        for row in summarise(name, comparison["judge"], comparison["arms"], read_rows(path, Choice))
     ]
     with atomic_write(args.out) as stream:
         stream.write(to_csv(rows))

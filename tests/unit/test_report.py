@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,18 @@ def test_the_row_over_all_seeds_speaks_for_them() -> None:
     verdict = judge(rows)
     assert verdict.tunes == len(verdict.evidence) == 1
     assert "the tune recalls 0.55 of the facts" in verdict.evidence[0]
-    assert not any("one seed" in caveat for caveat in verdict.caveats)
+    assert not any("a single training" in caveat for caveat in verdict.caveats)
 
 
 def test_missing_scores_are_bounded() -> None:
     rows = study((0.1, 0.2), None, metric="judge:b", missing=3, mean_worst=2.9, mean_best=3.2)
-    assert "no mean would change by more than the 0.30 between its bounds" in " ".join(judge(rows).caveats)
+    assert "no mean would change by more than 0.30" in " ".join(judge(rows).caveats)
+
+
+def test_a_mean_over_seeds_may_lie_beyond_its_bounds() -> None:
+    rows = study((0.1, 0.2), None, metric="judge:b", missing=3, mean_worst=3.67, mean_best=4.11)
+    rows = [replace(row, mean=5.0) for row in rows]
+    assert "no mean would change by more than 1.33" in " ".join(judge(rows).caveats)
 
 
 def test_sentence_gives_means_differences_and_intervals() -> None:
@@ -169,6 +176,10 @@ def test_metric_is_facts_then_first_judge_then_rouge() -> None:
     assert choose_metric(rouge + judges + facts, "d") == "fact_recall"
     assert choose_metric(none + rouge + judges, "d") == "judge:b"
     assert choose_metric(none + rouge, "d") == "rouge_l"
+    products = study((0.1, 0.2), None, metric="accuracy")
+    assert choose_metric(products + rouge + judges, "d") == "accuracy", "of a list of products"
+    elsewhere = study((0.1, 0.2), None, split=NEW, metric="judge:b")
+    assert choose_metric(facts + judges + elsewhere, "d") == "judge:b", "facts say nothing of one of the test sets"
     assert "scores 0.60 of 5" in judge(none + judges).evidence[0]
     assert judge(judges).caveats[0] == "Measured by: score by judge b, 1 to 5."
 
@@ -186,12 +197,12 @@ def test_several_runs_get_one_sentence_each() -> None:
     )
     assert [a.word for a in verdict.answers] == ["depends on the run"] * 2
     assert verdict.answers[0].reason == "the rules say: tune for 1 of 2, cannot tell for 1 of 2"
-    assert not any("one seed" in c for c in verdict.caveats)
+    assert any("of a single training" in c for c in verdict.caveats), "two seeds are two trainings, not a row of both"
 
 
 def test_caveats_name_few_questions_one_seed_and_missing() -> None:
     text = " ".join(judge(study((0.1, 0.2), (0.1, 0.2), n=24, missing=3)).caveats)
-    assert "rests on 24 questions" in text and "one seed" in text and "Up to 3 answers" in text
+    assert "rests on 24 questions" in text and "a single training" in text and "Up to 3 answers" in text
 
 
 def test_no_tune_no_answer() -> None:
@@ -363,6 +374,18 @@ def test_shares_are_mean_distributions_and_fall_back_to_the_rounded_score() -> N
     assert {(r["answers"], r["mean_score"]) for r in data} == {(2, 3.3)}
 
 
+def test_yes_is_five_and_no_is_one_in_the_figure() -> None:
+    rows = [{**answers(1)[0], "scores": {"qwen": 4.2}, "distributions": {"qwen": {"Yes": 0.8, "No": 0.2}}}]
+    assert [r["share"] for r in figures.score_distribution(rows)] == [0.2, 0.0, 0.0, 0.0, 0.8]
+
+
+def test_arms_with_other_counts_of_scores_share_a_panel() -> None:
+    [row] = answers(1)
+    rows = [row, row, {**row, "arm": "other"}]
+    svg = figures.to_svg(figures.score_chart(figures.score_distribution(rows), {row["arm"]: "#000", "other": "#888"}))
+    assert "(1 to 2 answers an arm)" in svg
+
+
 def test_arms_keep_their_colour_in_any_order() -> None:
     rows = [(run, mode, f"{run} {mode}") for run, mode in ARMS]
     assert figures.arm_colours(rows) == figures.arm_colours(rows[::-1])
@@ -396,7 +419,7 @@ def test_page_has_every_section_and_its_numbers(html: str) -> None:
     for text in (
         "Should Haldrune tune a small model on its website, or let it look things up?",
         "difference +0.59, 95 % interval +0.47 to +0.71",
-        "<strong>+0.82</strong>",  # it counts
+        "<strong>+0.59</strong>",  # it counts
         '<td class="num">&lt; 0.001</td>',
         '<td class="num">0.17</td>',
         "<strong>−0.25</strong>",  # the tune less retrieval
@@ -417,6 +440,7 @@ def test_page_has_every_section_and_its_numbers(html: str) -> None:
         "smollm2-135m-instruct",
     ):
         assert text in html, text
+    assert "<strong>+0.82</strong>" not in html, "a difference that was not tested counts for nothing"
     assert "0.99" not in html, "groups are in the data set's own table"
     assert "<strong>−0.01</strong>" not in html and "−0.01" in html
     assert html.count("<svg") == html.count("</svg>") == html.count('role="img"') == 4

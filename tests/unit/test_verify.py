@@ -279,6 +279,8 @@ CASES = {
     "a count of facts": (f"{SCORES}.measures.jsonl", 1, {"facts_recalled": 0}, "facts_recalled: 0 is stored, 1 is"),
     "an answer": (f"results/answers/{TUNE}/d.closed.jsonl", 2, {"text": "Yes."}, "line 2, text: 'Yes.' is stored"),
     "an answer's run": (f"results/answers/{TUNE}/d.closed.jsonl", 1, {"run": "m/base"}, "run: 'm/base' is stored"),
+    "an answer's context": (
+        f"results/answers/{TUNE}/d.closed.jsonl", 1, {"context_ids": ["0"]}, "context_ids: ['0'] is stored, [] is"),
     "an answer's question": (f"results/answers/{TUNE}/d.closed.jsonl", 1, {"example_id": "0"}, "the test sets has no"),
     "a question": ("results/datasets/d/test_new_pages.jsonl", 1, {"question": "Eh?"}, "line 1, id: "),
     "a row's page": ("results/datasets/d/train.jsonl", 1, {"page_id": "0"}, "line 1, page_id: '0' is stored"),

@@ -477,7 +477,10 @@ def inputs(root, tmp_path_factory):
         for n in range(2)
     ]
     write_rows(folder / "answers.jsonl", answers)
-    choices = [Choice(f"example{n}", f"page{n}", ["a", "b"], 0.8, 0.6, ["A", "B"], ["c", "d"]) for n in range(2)]
+    choices = [
+        Choice(f"example{n}", f"page{n}", "test_new_pages", ["a", "b"], 0.8, 0.6, ["A", "B"], ["c", "d"])
+        for n in range(2)
+    ]
     write_rows(folder / "choices.jsonl", choices)
     joined = {"dataset": "d", "split": "test_new_pages", "arm": "base", "page_id": "p"}
     write_rows(folder / "rows.jsonl", [{**joined, "example_id": f"e{n}", "scores": {"a": 2, "b": n}} for n in (1, 2)])

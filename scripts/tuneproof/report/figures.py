@@ -46,8 +46,8 @@ def lighter(colour: str, times: int) -> str:
 def score_distribution(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Share of answers per score 1..5, by data set, split, judge and arm: the mean of the judge's distributions.
 
-    An answer whose judge gave a score but no distribution counts wholly for the rounded score; one without a score
-    is left out. Shares of an arm add up to 1.
+    Of a judge that is asked Yes or No, Yes is 5 and No is 1. An answer whose judge gave a score but no distribution
+    counts wholly for the rounded score; one without a score is left out. Shares of an arm add up to 1.
     """
     sums: dict[tuple[str, str, str, str], list[float]] = defaultdict(lambda: [0.0] * 5)
     means: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
@@ -55,12 +55,11 @@ def score_distribution(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
         for judge, score in row["scores"].items():
             if score is None:
                 continue
-            given = row.get("distributions", {}).get(judge) or {str(min(5, max(1, round(score)))): 1.0}
+            given = _by_score(row.get("distributions", {}).get(judge) or {}, score)
             key = (row["dataset"], row["split"], judge, row["arm"])
             means[key].append(score)
-            total = sum(given.values()) or 1.0
-            for value in range(1, 6):
-                sums[key][value - 1] += given.get(str(value), 0.0) / total
+            for value, share in given.items():
+                sums[key][value - 1] += share / sum(given.values())
     names = ("dataset", "split", "judge", "arm")
     return [
         dict(zip(names, key, strict=True))
@@ -75,14 +74,26 @@ def score_distribution(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     ]
 
 
+def _by_score(distribution: Mapping[str, float], score: float) -> dict[int, float]:
+    """What a judge gave to each score, by its distribution over replies, or all of it to the score itself."""
+    scores = {**{str(value): value for value in range(1, 6)}, "Yes": 5, "No": 1}
+    given = {scores[said]: share for said, share in distribution.items() if share and said in scores}
+    return given or {min(5, max(1, round(score))): 1.0}
+
+
 def score_chart(data: Sequence[Row], colours: Mapping[str, str]) -> alt.TopLevelMixin:
     """Bars per score, arms side by side, one panel per judge, data set and split."""
     many = {name: len({r[name] for r in data}) > 1 for name in ("judge", "dataset")}
+    answers: dict[tuple[str, ...], set[int]] = defaultdict(set)
+    for row in data:
+        answers[row["judge"], row["dataset"], row["split"]].add(row["answers"])
 
     def panel(row: Row) -> str:
+        scored = sorted(answers[row["judge"], row["dataset"], row["split"]])
+        count = f"{scored[0]} answers" if len(scored) == 1 else f"{scored[0]} to {scored[-1]} answers"
         parts = [f"judge {row['judge']}"] if many["judge"] else []
         parts += [row["dataset"]] if many["dataset"] else []
-        return ", ".join([*parts, f"{SPLIT_NAMES.get(row['split'], row['split'])} ({row['answers']} answers an arm)"])
+        return ", ".join([*parts, f"{SPLIT_NAMES.get(row['split'], row['split'])} ({count} an arm)"])
 
     ordered = sorted(data, key=lambda r: (r["judge"], r["dataset"], _split_order(r["split"])))
     values = [{**row, "panel": panel(row)} for row in ordered]

@@ -75,8 +75,13 @@ class Line:
 
     @property
     def clear(self) -> bool:
-        """Whether the difference counts."""
-        return self.score.effect in ("above", "below")
+        """Whether the difference to the base counts: it was tested, and holds after Holm's correction."""
+        return self.score.p_holm is not None and self.score.effect in ("above", "below")
+
+    @property
+    def clear_of_retrieval(self) -> bool:
+        """The same of the difference to retrieval."""
+        return self.score.rag_p_holm is not None and self.score.against_retrieval in ("above", "below")
 
 
 @dataclass(frozen=True)

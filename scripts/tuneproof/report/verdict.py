@@ -195,13 +195,18 @@ def judge(scores: Sequence[ScoreRow]) -> Verdict:
 
 
 def choose_metric(scores: Sequence[ScoreRow], dataset: str) -> str:
-    """Fact recall, else the first judge, else ROUGE-L: the first of them that has a mean for every tuned arm."""
+    """Fact recall, else the right product, else the first judge, else ROUGE-L.
+
+    The first of them that has a mean for every tuned arm on every test set; where none has, the first that has any.
+    """
     rows = [r for r in scores if r.dataset == dataset and r.tuned]
+    wanted = {(r.run, r.mode, r.split) for r in rows}
     judges = list(dict.fromkeys(r.metric for r in rows if r.metric.startswith("judge:")))
-    candidates = [m for m in ("fact_recall", *judges, "rouge_l") if any(r.metric == m for r in rows)]
-    whole = [m for m in candidates if all(r.mean is not None for r in rows if r.metric == m)]
-    partly = [m for m in candidates if any(r.mean is not None for r in rows if r.metric == m)]
-    return (whole or partly or candidates or ["rouge_l"])[0]
+    candidates = ("fact_recall", "accuracy", *judges, "rouge_l")
+    measured = {m: {(r.run, r.mode, r.split) for r in rows if r.metric == m and r.mean is not None} for m in candidates}
+    whole = [m for m in candidates if measured[m] == wanted]
+    partly = [m for m in candidates if measured[m]]
+    return (whole or partly or ["rouge_l"])[0]
 
 
 def recommend(tuned: ScoreRow, retrieval: ScoreRow | None) -> Word:
@@ -355,7 +360,9 @@ def _reaches(row: ScoreRow) -> str:
 def _metric_name(metric: str) -> str:
     if metric.startswith("judge:"):
         return f"score by judge {metric.removeprefix('judge:')}, 1 to 5"
-    return {"fact_recall": "share of facts recalled", "rouge_l": "ROUGE-L"}.get(metric, metric)
+    return {"fact_recall": "share of facts recalled", "accuracy": "share of right products", "rouge_l": "ROUGE-L"}.get(
+        metric, metric
+    )
 
 
 def _answers(findings: Sequence[Finding]) -> list[SplitAnswer]:
@@ -379,9 +386,14 @@ def _answers(findings: Sequence[Finding]) -> list[SplitAnswer]:
 
 def _missing(rows: Sequence[ScoreRow]) -> str:
     text = f"Up to {max(r.missing for r in rows)} answers of an arm have no value and are left out."
-    spans = [r.mean_best - r.mean_worst for r in rows if r.mean_best is not None and r.mean_worst is not None]
-    if spans:
-        text += f" Whatever they were worth, no mean would change by more than the {max(spans):.2f} between its bounds."
+    # a mean over seeds is of the questions that all of them have, and need not lie between its bounds
+    changes = [
+        max(abs(r.mean_best - r.mean), abs(r.mean - r.mean_worst))
+        for r in rows
+        if r.mean is not None and r.mean_best is not None and r.mean_worst is not None
+    ]
+    if changes:
+        text += f" Whatever they were worth, no mean would change by more than {max(changes):.2f}."
     return text
 
 
@@ -391,10 +403,9 @@ def _caveats(scores: Sequence[ScoreRow], arms: Sequence[ScoreRow], metrics: Mapp
     fewest = min((r.n for r in used), default=0)
     if fewest < FEW_QUESTIONS:
         caveats.append(f"The smallest comparison rests on {fewest} questions: the intervals are wide for that reason.")
-    seeds = Counter(r.run.rpartition("/")[0] for r in arms if r.seeds == 1)
-    if any(count == 1 for count in seeds.values()):
+    if any(r.seeds == 1 for r in arms):
         caveats.append(
-            "A tune was trained with one seed only: the intervals cover which questions were asked, "
+            "The interval of a single training covers which questions were asked, "
             "not how another training run would turn out."
         )
     if any(r.missing for r in used):

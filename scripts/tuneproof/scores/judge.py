@@ -36,7 +36,7 @@ _HOW: dict[Scoring, dict[str, Any]] = {
     "yes_no": {"max_tokens": 1, "choices": ["Yes", "No"]},
     "generated": {"max_tokens": FEEDBACK_TOKENS},
 }
-_HEADING = re.compile(r"^#*[ \t]*([^\W\d_][^:\n{}]{0,60}):", re.MULTILINE)
+_HEADING = re.compile(r"^#*[ \t]*([^\W\d_][^:?\n{}]{0,60})[:?]", re.MULTILINE)
 _RULE = re.compile(r"#{3,}")
 
 
@@ -69,14 +69,14 @@ def quotable(text: str, template: str) -> str:
     Marks that part the turns of a chat get a space behind their first character, and so do the markers of a verdict
     that a parser reads: "[RESULT] 5" is asked about, and quoted in a feedback, as "[ RESULT] 5", which is none. "###"
     becomes "# # #". A line that begins like one of the prompt's own ("Reference Answer (Score 5): …") gets "> " before
-    it. Other texts stay as they are; the answer's row keeps the text as it was given.
+    it ("Correct? Yes" as well). Other texts stay as they are; the answer's row keeps the text as it was given.
     """
     text = parse.MARKER.sub(lambda marker: f"[ {marker[0][1:]}", inert(text))
     text = _RULE.sub(lambda run: " ".join(run[0]), text)
     headings = "|".join(re.escape(heading.strip()) for heading in sorted(set(_HEADING.findall(template))))
     if not headings:
         return text
-    own = re.compile(rf"[\s#*_]*(?:{headings})[\s*_]*:", re.IGNORECASE)
+    own = re.compile(rf"[\s#*_]*(?:{headings})[\s*_]*[:?]", re.IGNORECASE)
     return "".join(f"> {line}" if own.match(line) else line for line in text.splitlines(keepends=True))
 
 

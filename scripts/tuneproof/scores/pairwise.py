@@ -36,6 +36,7 @@ class Choice:
 
     example_id: str
     page_id: str
+    split: str
     answer_ids: list[str]
     first: float | None
     second: float | None
@@ -91,15 +92,16 @@ def choices_from(
     """Return one row per pair; `answered` are the replies to `requests`, in order."""
     replies, rows = iter(answered), []
     for pair in paired:
-        page, ids = examples[pair[0].example_id].page_id, [a.id for a in pair]
+        example, ids = examples[pair[0].example_id], [a.id for a in pair]
         if not differ(pair):
-            rows.append(Choice(pair[0].example_id, page, ids, 0.5, 0.5))
+            rows.append(Choice(example.id, example.page_id, example.split, ids, 0.5, 0.5))
             continue
         both = [next(replies), next(replies)]
         rows.append(
             Choice(
-                pair[0].example_id,
-                page,
+                example.id,
+                example.page_id,
+                example.split,
                 ids,
                 taken_first(both[0].reply),
                 taken_second(both[1].reply),
@@ -127,12 +129,20 @@ def taken_second(reply: Reply) -> float | None:
     return None if first is None else 1 - first
 
 
-def summarise(name: str, judge: str, arms: Sequence[str], choices: Sequence[Choice]) -> dict[str, Any]:
-    """Return the comparison's row: how often the first arm wins, with its interval by page, and what the order did.
+def summarise(name: str, judge: str, arms: Sequence[str], choices: Sequence[Choice]) -> list[dict[str, Any]]:
+    """Return the comparison's row for each test set: how often the first arm wins, by page, and what the order did.
 
     `win_rate` counts a choice that the order decides as half. `order_changed` is the share of such choices among pairs
     that differ, `first_place` the share of all replies that take the answer shown first: 0.5 without a bias.
     """
+    return [
+        {"comparison": name, "judge": judge, "split": split, "arm": arms[0], "other_arm": arms[1], **_counted(its)}
+        for split in dict.fromkeys(choice.split for choice in choices)
+        if (its := [choice for choice in choices if choice.split == split])
+    ]
+
+
+def _counted(choices: Sequence[Choice]) -> dict[str, Any]:
     from tuneproof.scores.statistics import estimate  # wants scipy, which vLLM's image has not, where choices are made
 
     decided = [(c, outcome) for c in choices if (outcome := c.outcome) is not None]
@@ -141,10 +151,6 @@ def summarise(name: str, judge: str, arms: Sequence[str], choices: Sequence[Choi
     # asked about the same answer twice, in the first place and in the second
     places = [place for c in asked for place in ((c.first or 0) > 0.5, (c.second or 0) <= 0.5)]
     return {
-        "comparison": name,
-        "judge": judge,
-        "arm": arms[0],
-        "other_arm": arms[1],
         "n": len(decided),
         "missing": len(choices) - len(decided),
         "same_answer": len(decided) - len(asked),

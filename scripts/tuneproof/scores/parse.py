@@ -20,13 +20,14 @@ _WORDS = (
     "risultato|punteggio|voto|ergebnis|bewertung|punktzahl|note|resultaat|beoordeling|cijfer|wynik|ocena|betyg|"
     "результат|оценка|结果|結果|评分|評分|得分|スコア|評価|결과|점수"
 )
-_OF_FIVE = r"(?:\s*(?:/|／|out\s+of|of|von|de|sur|su|van|av|z|из)\s*5(?:[.,]0+)?)?"
+_OF = r"(?:/|／|out\s+of|of|von|de|sur|su|van|av|z|из)"
+_OF_FIVE = rf"(?:\s*{_OF}\s*5(?:[.,]0+)?)?"
 _NUMBER = rf"""
     (?P<score>[1-5])(?:[.,]0+)?{_OF_FIVE}
     (?![A-Za-z0-9_])                                            # 45, 4th
     (?!\s*[.,]\d)(?!\s*%)                                       # 4.5, 4 %
-    (?!\s*(?:/|／|out\s+of|of|von|sur|из)\s*\d)                 # 4/10
-    (?!\s*(?:-|–|—|~|to|or|bis|oder|ou|o|and|und|et|y|\+)\s*\d) # 3-4, 4 or 5
+    (?!\s*{_OF}\s*\d)                                           # 4/10
+    (?!\s*(?:-|–|—|~|to|or|bis|tot|till|à|a|oder|ou|o|and|und|et|y|\+)\s*\d) # 3-4, 4 or 5
     (?![ \t]+\d)                                                # 1 2 3 4 5
 """
 _OPENING = r"[\s:=：*_({\[]*"
