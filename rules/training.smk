@@ -35,11 +35,17 @@ rule train:
         run=lambda w: f"results/runs/{w.model}/{w.method}/{w.dataset}/seed{w.seed}",
         # not an output: Snakemake deletes the outputs of a failed attempt
         checkpoints=lambda w: f"checkpoints/{w.model}.{w.method}.{w.dataset}.seed{w.seed}",
+        # of a sweep's variants one may, and the table says so; one that is answered and judged may not
+        diverge=lambda w: (
+            ""
+            if f"{w.model}/{w.method}/{w.dataset}/seed{w.seed}" in TUNED
+            else "--may-diverge"
+        ),
     shell:
         # exec, so that a signal from Slurm reaches the trainer, not a bash in between
         "{params.environment} exec python scripts/train.py --spec {params.spec:q} --student {input.student} --train {input.train}"
         " --val {input.val} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.run}"
-        " --devices {resources.gpu} --time-budget-min {resources.runtime} > {log} 2>&1"
+        " --devices {resources.gpu} --time-budget-min {resources.runtime} {params.diverge} > {log} 2>&1"
 
 
 use rule train as train_full with:

@@ -39,18 +39,23 @@ def main() -> None:
     model, _, dataset, _ = args.run.split("/")
 
     from tuneproof.adapters import merge
-    from tuneproof.fetch.weights import read_lock
+    from tuneproof.fetch.weights import read_lock, weights_sha256
     from tuneproof.records import Example, read_json, read_rows, write_json
     from tuneproof.training.rows import tokenise
 
     run, adapter, student = args.runs / args.run, args.runs / args.run / "adapter", args.models / model / "student"
-    method = read_json(run / "spec.json")["method"]
+    spec = read_json(run / "spec.json")
+    method = spec["method"]
     if method["kind"] == "full":
         raise InputError(f"{run}: all weights were trained, there is no adapter to merge")
     if args.onto == "quantised" and method["kind"] != "qlora":
         raise InputError(f"--onto quantised: {args.run} is of kind {method['kind']}, expected qlora")
     merge.read_adapter(adapter)
-    read_lock(student / "lock.json")
+    if (weights := weights_sha256(read_lock(student / "lock.json"))) != spec["model_sha256"]:
+        raise InputError(
+            f"{student}: its weights are {weights[:12]}…, expected those that {args.run} was tuned on, "
+            f"{spec['model_sha256'][:12]}…"
+        )
     rows = read_rows(args.datasets / dataset / "val.jsonl", Example)[: args.rows]
     if not rows:
         raise InputError(f"{args.datasets / dataset / 'val.jsonl'}: no rows, expected some to compare on")

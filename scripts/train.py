@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder of the run")
     parser.add_argument("--devices", type=int, default=1, help="processes, one for each GPU")
     parser.add_argument("--time-budget-min", type=float, default=0, help="minutes until the job is killed; 0: no limit")
+    parser.add_argument(
+        "--may-diverge", action="store_true", help="a loss that is no number ends the training with what there is"
+    )
     args = parser.parse_args()
 
     if args.devices > 1 and "RANK" not in os.environ:
@@ -52,7 +55,7 @@ def main() -> None:
     from tuneproof.training.tune import Task, tune
 
     spec = parse_method(args.spec)
-    task = Task(args.student, args.train, args.val, args.seed, args.checkpoints, args.out)
+    task = Task(args.student, args.train, args.val, args.seed, args.checkpoints, args.out, args.may_diverge)
     try:
         tune(spec, task, stop)
     except Interrupted as interrupted:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from tuneproof.fetch.weights import read_lock, weights_sha256
 from tuneproof.records import Example, file_sha256, write_json, write_rows
 
 RUN = "tiny/lora/d/seed1"
@@ -105,7 +106,15 @@ def write_run(folder: Path, student: Path, kind: str = "lora") -> None:
     model.save_pretrained(folder / "adapter")
     AutoTokenizer.from_pretrained(student).save_pretrained(folder / "adapter")
     method = {"kind": kind, "rank": 4, "alpha": 8, "epochs": 1, "learning_rate": 1e-3, "speed": {"packing": True}}
-    spec = {"method": method, "seed": 1, "train_sha256": "0" * 64, "val_sha256": "1" * 64, "steps": 2}
+    model = weights_sha256(read_lock(student / "lock.json"))
+    spec = {
+        "method": method,
+        "seed": 1,
+        "model_sha256": model,
+        "train_sha256": "0" * 64,
+        "val_sha256": "1" * 64,
+        "steps": 2,
+    }
     write_json(folder / "spec.json", spec)
     log = [
         {"step": 0, "epoch": 0.0, "eval_loss": 4.25},

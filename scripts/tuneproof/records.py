@@ -13,8 +13,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -260,6 +260,22 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
         for row in rows:
             data = dataclasses.asdict(row) if dataclasses.is_dataclass(row) and not isinstance(row, type) else row
             stream.write(json.dumps(data, ensure_ascii=False) + "\n")
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row as a line of its own, also behind a line that a kill or a full disk has torn."""
+    with path.open("ab+") as stream:
+        torn = stream.seek(0, os.SEEK_END) and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
+        stream.write(b"\n" * bool(torn) + json.dumps(row).encode() + b"\n")
+
+
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file that is appended to, none where there is no file; a torn line is left out."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def write_json(path: Path, data: Any) -> None:

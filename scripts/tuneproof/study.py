@@ -674,6 +674,12 @@ class Speed(_Section):
     compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler.")
     liger: bool = Field(False, description="Liger's Triton kernels; on a GPU only.")
 
+    @model_validator(mode="after")
+    def _attention_of_packed_rows(self) -> Self:
+        if self.attention in ("segments", "varlen") and not self.packing:
+            raise ValueError(f"attention: {self.attention} reads packed rows, expected packing: true beside it")
+        return self
+
 
 class _Tuning(_Section):
     epochs: int = Field(ge=1, description="Passes over the training set.")
@@ -1067,15 +1073,22 @@ class Config(_Section):
                 check(f"trials.{name}.judges", tried, "judges")
             if again := [v for i, v in enumerate(trial.judges) if v in trial.judges[:i]]:
                 raise ValueError(f"trials.{name}.judges: {again[0]!r} is there twice, expected each once")
+        swept: dict[str, tuple[str, AnyMethod]] = {}
         for name, sweep in self.sweeps.items():
             for key in ("model", "method", "dataset"):
                 check(f"sweeps.{name}.{key}", getattr(sweep, key), f"{key}s")
             if twice := [seed for i, seed in enumerate(sweep.seeds) if seed in sweep.seeds[:i]]:
                 raise ValueError(f"sweeps.{name}.seeds: {twice[0]!r} is there twice, expected each once")
-            for variant in _variants(f"sweeps.{name}", self.methods[sweep.method], sweep):
+            for variant, method in _variants(f"sweeps.{name}", self.methods[sweep.method], sweep).items():
                 if variant in self.methods:
                     raise ValueError(
                         f"sweeps.{name}: its variant {variant!r} is in `methods` too, expected other names"
+                    )
+                other, same = swept.setdefault(variant, (name, method))
+                if same != method:
+                    raise ValueError(
+                        f"sweeps.{name}: its variant {variant!r} is another recipe than that of sweeps.{other}, "
+                        "expected methods with other names"
                     )
         for rule in self.study.exclude:
             for key, value in rule.items():

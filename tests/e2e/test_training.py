@@ -37,12 +37,21 @@ class Bench:
     train: Path
     val: Path
 
-    def start(self, name: str, seed: int = 1, devices: int = 1, minutes: float = 0, whole: bool = False, **changes):
+    def start(
+        self,
+        name: str,
+        seed: int = 1,
+        devices: int = 1,
+        minutes: float = 0,
+        whole: bool = False,
+        may_diverge: bool = False,
+        **changes,
+    ):
         spec = json.dumps({**({} if whole else RECIPE), "devices": devices, **changes})
         command = [sys.executable, self.root / "scripts" / "train.py", "--spec", spec, "--student", self.student]
         command += ["--train", self.train, "--val", self.val, "--seed", seed, "--devices", devices]
         command += ["--checkpoints", self.folder / "checkpoints" / name, "--out", self.folder / name]
-        command += ["--time-budget-min", minutes]
+        command += ["--time-budget-min", minutes, *(["--may-diverge"] if may_diverge else [])]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(self.folder / "cache")}
         with (self.folder / f"{name}.log").open("a") as log:
             return subprocess.Popen(
@@ -238,6 +247,21 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_names_the_rows(bench):
     assert "nan" in said or "inf" in said
     assert "the last checkpoint is kept" in said
     assert "Traceback" not in said
+
+
+def test_a_training_that_may_diverge_ends_with_what_there_is_and_says_so(bench):
+    from safetensors.torch import load_file
+
+    log = bench.run("diverged", learning_rate=1e30, warmup=0, may_diverge=True)
+    assert log[-1]["diverged"] and log[-1]["step"] < 18
+    adapter = load_file(bench.folder / "diverged" / "adapter" / "adapter_model.safetensors")
+    assert adapter, "what other rules want of a run is there"
+
+
+def test_a_constant_rate_is_warmed_up_to(bench):
+    log = bench.run("constant", schedule="constant", warmup=0.5, epochs=1)
+    rates = [row["learning_rate"] for row in log if "loss" in row]
+    assert rates[0] < rates[-1] == RECIPE["learning_rate"]
 
 
 REFUSED = {

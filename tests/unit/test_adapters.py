@@ -8,7 +8,7 @@ import yaml
 from tiny import RUN, example, write_study
 
 from tuneproof.adapters import card
-from tuneproof.records import Example, read_json, read_rows
+from tuneproof.records import Example, read_json, read_rows, write_json
 from tuneproof.study import ModelSpec
 from tuneproof.training.rows import tokenise
 
@@ -124,6 +124,15 @@ def test_what_cannot_be_merged_is_one_sentence(study, run_script, broken, argume
     assert done.stderr.count("error:") == 1 and expected in done.stderr and "Traceback" not in done.stderr
 
 
+def test_another_base_than_the_one_that_was_tuned_is_refused(run_script, tmp_path):
+    study = write_study(tmp_path / "study")
+    spec = study / "results/runs" / RUN / "spec.json"
+    write_json(spec, {**read_json(spec), "model_sha256": "f" * 64})
+    done, _ = merge(run_script, study)
+    assert done.returncode == 1
+    assert "expected those that tiny/lora/d/seed1 was tuned on, ffffffffffff…" in done.stderr
+
+
 # --- the card ---
 
 
@@ -161,7 +170,7 @@ def test_the_card_has_what_the_hub_indexes_and_what_people_ask(study, run_script
         "Peak memory 900 MB of the process",
         "It is &lt;small>.",
         f"make merge RUN={RUN}",
-        "--enable-lora --max-lora-rank 8",
+        f"vllm serve owner/tiny --revision {'a' * 40} --dtype bfloat16 --enable-lora --max-lora-rank",
         f'revision="{"a" * 40}"',
         "not stated; ask before you publish",
     ):

@@ -13,7 +13,7 @@ from tuneproof.study import parse_method
 from tuneproof.training import attention
 from tuneproof.training.fused import fuse
 from tuneproof.training.packing import IGNORED, packed, padded
-from tuneproof.training.rows import Row, read_rows, tokenise
+from tuneproof.training.rows import Row, read_rows, tokenise, tokenizer_digest
 from tuneproof.training.student import load_student
 
 RECIPE = {"kind": "lora", "rank": 4, "alpha": 8, "epochs": 1, "learning_rate": 1e-3, "batch_size": 8, "max_tokens": 256}
@@ -82,6 +82,27 @@ def test_bos_stands_once_at_the_beginning(tokenizer, name):
     if tokenizer.bos_token == "<s>":  # in ChatML the same token begins every turn
         questions = sum(m["role"] == "user" for m in DIALOGUES[name])
         assert tokens.count(bos) == questions, "once per question, as Llama 2 was trained"
+
+
+def test_a_row_that_the_template_refuses_is_named(tmp_path):
+    from transformers import AutoTokenizer
+
+    refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    template = refuse + CHATML
+    tokenizer = AutoTokenizer.from_pretrained(make_student(tmp_path / "m", template).parent)
+    write_rows(tmp_path / "rows.jsonl", [example(1, "Who?", "Ada."), example(2, "Who?", "Ada.", system="Be brief.")])
+    with pytest.raises(InputError, match=r"rows.jsonl: row row002: no system"):
+        read_rows(tmp_path / "rows.jsonl", tokenizer, 256, "refuse")
+
+
+def test_another_template_is_another_run(tmp_path):
+    from transformers import AutoTokenizer
+
+    one, other = (
+        AutoTokenizer.from_pretrained(make_student(tmp_path / str(n), template).parent)
+        for n, template in enumerate((CHATML, CHATML.replace("assistant", "agent")))
+    )
+    assert tokenizer_digest(one) != tokenizer_digest(other)
 
 
 def test_a_template_that_writes_bos_twice_is_refused(tmp_path):

@@ -78,6 +78,15 @@ def tweetsum_layout(folder: Path, rows: dict[str, list[str]]) -> Path:
     return folder
 
 
+def test_an_item_without_its_tweet_is_named(tmp_path):
+    file = tweetsum_layout(tmp_path, IDS) / "final_train_tweetsum.jsonl"
+    first, *others = map(json.loads, file.read_text().splitlines())
+    first["tweet_ids_sentence_offset"] = [{"sentence_offsets": ["[0, 5]"]}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in (first, *others)))
+    with pytest.raises(InputError, match=r"final_train_tweetsum.jsonl"):
+        read(Dialogues(path=str(tmp_path)))
+
+
 IDS = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
 LAYOUTS = {
     "turns": turns_layout,

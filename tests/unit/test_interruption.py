@@ -12,6 +12,7 @@ import pytest
 from tuneproof.errors import InputError
 from tuneproof.study import LoRA
 from tuneproof.training.interruption import (
+    Diverged,
     Journal,
     Stop,
     full_disk,
@@ -64,6 +65,23 @@ def test_two_attempts_that_get_no_further_are_enough(tmp_path):
     Journal(tmp_path, "a run that a person started later").begin(12)
 
 
+def test_an_attempt_after_one_that_diverged_is_refused_with_its_words(tmp_path):
+    journal = Journal(tmp_path, "run")
+    journal.begin(0)
+    journal.diverged(Diverged("step 7: the loss is nan", 7))
+    with pytest.raises(InputError, match="step 7: the loss is nan"):
+        Journal(tmp_path, "run").begin(6)
+    Journal(tmp_path, "a run that a person started later").begin(6)
+
+
+def test_an_attempt_whose_input_was_refused_is_none(tmp_path):
+    journal = Journal(tmp_path / "run.abc", "run")
+    for _ in range(5):
+        journal.begin(0)
+        journal.withdraw()
+    assert not journal.file.parent.exists()
+
+
 def test_attempts_that_get_further_go_on(tmp_path):
     for step in (0, 0, 3, 3, 6):
         Journal(tmp_path, "run").begin(step)
@@ -80,6 +98,8 @@ def test_a_line_that_a_full_disk_has_torn_is_left_out(tmp_path):
     with journal.file.open("a") as stream:
         stream.write('{"event": "st')
     assert [row["step"] for row in journal.rows()] == [1]
+    journal.add("step", 2)
+    assert [row["step"] for row in journal.rows()] == [1, 2], "the next has a line of its own"
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tuneproof.records import (
     Reanswer,
     Retrieved,
     Score,
+    append_row,
     atomic_write,
     content_id,
     file_sha256,
@@ -28,6 +29,7 @@ from tuneproof.records import (
     iter_rows,
     read_json,
     read_rows,
+    whole_rows,
     write_json,
     write_rows,
 )
@@ -126,6 +128,16 @@ def test_a_json_document_comes_back_and_is_written_for_people(tmp_path):
 @dataclass
 class Unwritable:
     value: object
+
+
+def test_a_row_is_appended_behind_a_torn_one(tmp_path):
+    file = tmp_path / "journal.jsonl"
+    append_row(file, {"step": 1})
+    with file.open("a") as stream:
+        stream.write('{"step": 2, "sec')
+    append_row(file, {"step": 3})
+    assert [row["step"] for row in whole_rows(file)] == [1, 3]
+    assert whole_rows(tmp_path / "none.jsonl") == []
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):

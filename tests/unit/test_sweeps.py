@@ -112,6 +112,7 @@ def test_the_base_models_evaluation_is_not_the_runs():
     log = [{"step": 0, "eval_loss": 0.1}, {"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 1.5}]
     assert table.validation_losses([*log, {"step": 4, "eval_loss": 1.6}]) == (1.5, 1.6)
     assert table.validation_losses([*log, {"step": 4, "eval_loss": math.nan}]) == (None, None)
+    assert table.validation_losses([*log, {"step": 4, "diverged": True}]) == (None, None)
     assert table.validation_losses(log[:2]) == (None, None)
 
 

@@ -58,6 +58,7 @@ NO_CRAWL = {"corpora/haldrune/crawl": ...}
 GGUF = "models/smollm2-135m-instruct"
 LORA = {"kind": "lora", "rank": 4, "alpha": 8, "epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "precision": "fp32"}
 SWEEP = {"model": "smollm2-135m-instruct", "method": "lora", "dataset": "haldrune", "grid": {"rank": [8, 16]}}
+LORA = {"kind": "lora", "rank": 8, "alpha": 16, "epochs": 1, "learning_rate": 1e-3, "batch_size": 8}
 CONFIG_CASES = {
     "unknown key": ({"methods/lora/learning_rat": 1e-3}, "methods.lora.learning_rat", "did you mean 'learning_rate'?"),
     "unknown key at the top": ({"judge": {}}, "judge: unknown key", "did you mean 'judges'?"),
@@ -195,6 +196,22 @@ CONFIG_CASES = {
         {"corpora/haldrune/chunks/max_tokens": 5000},
         "corpora.haldrune.chunks.max_tokens: 5000",
         "all-minilm-l6-v2",
+    ),
+    "attention that needs packed rows": (
+        {"methods/lora/speed": {"packing": False, "attention": "segments"}},
+        "methods.lora.speed",
+        "segments reads packed rows, expected packing: true",
+    ),
+    "two sweeps' variants of one name": (
+        {
+            "methods/lora-rank8": {**LORA, "learning_rate": 1e-4},
+            "sweeps": {
+                "a": {**SWEEP, "grid": {"rank": [8], "alpha": [16]}},
+                "b": {**SWEEP, "method": "lora-rank8", "grid": {"alpha": [16]}},
+            },
+        },
+        "sweeps.b: its variant 'lora-rank8-alpha16' is another recipe than that of sweeps.a",
+        "expected methods with other names",
     ),
     "sweep of an unknown key": (
         {"sweeps": {"rank": {**SWEEP, "grid": {"rnak": [8]}}}},

@@ -188,6 +188,7 @@ def _loading(card: Row) -> list[str]:
     local = base["repo"] is None or base["format"] == "gguf"
     name = f"resources/models/{base['model']}/student" if local else base["repo"]
     revision = "" if local else f', revision="{base["revision"]}"'
+    served = "" if local else f" --revision {base['revision']}"
     rank = next((r for r in _VLLM_RANKS if r >= recipe["rank"]), _VLLM_RANKS[-1])
     quantised = [
         "",
@@ -221,7 +222,7 @@ def _loading(card: Row) -> list[str]:
         *("", "Merged into its base, as a transformers folder, with a measurement of what merging changes:", ""),
         *("```", f"make merge RUN={card['run']}", "```"),
         *("", "Served by vLLM, the base and the adapter side by side:", "", "```"),
-        f"vllm serve {name} --enable-lora --max-lora-rank {rank} \\",
+        f"vllm serve {name}{served} --dtype bfloat16 --enable-lora --max-lora-rank {rank} \\",
         f"    --lora-modules {card['method']}=path/to/this/folder \\",
         "    --chat-template path/to/this/folder/chat_template.jinja",
         "```",
@@ -246,7 +247,7 @@ def _words(value: Any) -> str:
 
 
 def _digests(card: Row) -> list[tuple[str, str]]:
-    base = [(sha256, f"base: {name}") for name, sha256 in card["base"]["files"].items()]
+    base = [(sha256, f"base, as prepared here: {name}") for name, sha256 in card["base"]["files"].items()]
     data = [(sha256, f"data: {split}.jsonl") for split, sha256 in card["dataset"]["sha256"].items()]
     return [(card["sha256"], "adapter_model.safetensors"), *data, *base]
 

@@ -154,7 +154,7 @@ def _tweetsum_reader(spec: Dialogues, rows: dict[Split, list[tuple[str, Row]]]) 
     def parse(where: str, row: Row) -> Dialogue:
         if not tweets:
             named = (_list(*place, "tweet_ids_sentence_offset") for read in rows.values() for place in read)
-            wanted = {str(tweet["tweet_id"]) for items in named for tweet in items if isinstance(tweet, dict)}
+            wanted = {str(tweet.get("tweet_id")) for items in named for tweet in items if isinstance(tweet, dict)}
             tweets.update(_read_tweets(spec.tweets_file, wanted))
         turns = [
             _tweet(where, number, item, tweets, spec.tweets_file)

@@ -74,6 +74,8 @@ def validation_losses(log: Sequence[Mapping[str, Any]]) -> tuple[float | None, f
 
     The evaluation before the first step is the base model's, not the run's.
     """
+    if any(row.get("diverged") for row in log):
+        return None, None
     losses = [row["eval_loss"] for row in log if row.get("eval_loss") is not None and row["step"] > 0]
     finite = [loss for loss in losses if math.isfinite(loss)]
     if not finite or not math.isfinite(losses[-1]):

@@ -14,16 +14,25 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tuneproof.errors import InputError
-from tuneproof.records import write_json
+from tuneproof.records import append_row, whole_rows, write_json
 
 OUT_OF_TIME = 75  # sysexits.h: a temporary failure, try again
 _SEAL = "complete.json"
 _RESERVE_SHARE = 0.1
 _RESERVE_LIMIT_S = 300.0
+
+
+class Diverged(InputError):
+    """A step's loss or gradient is no number. `step` is its number."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Interrupted(Exception):
@@ -77,8 +86,14 @@ class Journal:
         self._run = run
 
     def begin(self, step: int) -> None:
-        """Note an attempt's begin; raise InputError where two before it, in this run, got no step further."""
-        starts = [row["step"] for row in self.rows() if row["event"] == "begin" and row["run"] == self._run]
+        """Note an attempt's begin; raise InputError where another is of no use.
+
+        Where the one before it, in this run, diverged: it would again. Where two before it got no step further.
+        """
+        rows = self.rows()
+        if self._run and rows and rows[-1]["event"] == "diverged" and rows[-1]["run"] == self._run:
+            raise InputError(rows[-1]["said"])
+        starts = [row["step"] for row in rows if row["event"] == "begin" and row["run"] == self._run]
         if self._run and starts[-2:] == [step, step]:
             raise InputError(
                 f"{self.file.parent}: two attempts in a row got no step further than step {step}; raise the rule's "
@@ -97,8 +112,11 @@ class Journal:
     def add(self, event: str, step: int, **more: Any) -> None:
         """Append a line. An attempt that is killed leaves no end."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a") as stream:
-            stream.write(json.dumps({"event": event, "step": step, "at": round(time.time(), 1), **more}) + "\n")
+        append_row(self.file, {"event": event, "step": step, "at": round(time.time(), 1), **more})
+
+    def diverged(self, diverged: Diverged) -> None:
+        """Note an attempt's end at a step whose loss or gradient is no number."""
+        self.add("diverged", diverged.step, run=self._run, said=str(diverged))
 
     def withdraw(self) -> None:
         """Take an attempt's begin back: one whose input was refused is none, and leaves nothing behind."""
@@ -107,12 +125,12 @@ class Journal:
             self.file.write_text("".join(lines))
         else:
             self.file.unlink()
-            self.file.parent.rmdir()
+            with suppress(OSError):  # there are checkpoints of before
+                self.file.parent.rmdir()
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what was noted; a line that a full disk has torn is left out."""
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [row for row in whole_rows(self.file) if "event" in row]
 
 
 def full_disk(folder: Path) -> bool:

@@ -103,7 +103,7 @@ def _cached(path: Path, tokenizer: Any, cache: Path | None) -> list[Row]:
         raise InputError(f"{path}: no such file, expected examples")
     if cache is None:
         return _tokenised(path, tokenizer)
-    key = content_id(_VERSION, file_sha256(path), _digest(tokenizer))
+    key = content_id(_VERSION, file_sha256(path), tokenizer_digest(tokenizer))
     file = cache / f"{key}.safetensors"
     if (rows := _load(file)) is None:
         rows = _tokenised(path, tokenizer)
@@ -112,6 +112,8 @@ def _cached(path: Path, tokenizer: Any, cache: Path | None) -> list[Row]:
 
 
 def _tokenised(path: Path, tokenizer: Any) -> list[Row]:
+    from jinja2 import TemplateError
+
     rows = []
     empty = []
     for example in iter_rows(path, Example):
@@ -119,7 +121,10 @@ def _tokenised(path: Path, tokenizer: Any) -> list[Row]:
         if not asked or not answer.get("content", "").strip() or not asked[-1].get("content", "").strip():
             empty.append(example.id)
             continue
-        tokens, prompt = tokenise(example.messages, tokenizer)
+        try:
+            tokens, prompt = tokenise(example.messages, tokenizer)
+        except (InputError, TemplateError) as error:  # a template may refuse a role
+            raise InputError(f"{path}: row {example.id}: {error}") from None
         rows.append(Row(example.id, tokens, prompt))
     if empty:
         raise InputError(
@@ -129,8 +134,8 @@ def _tokenised(path: Path, tokenizer: Any) -> list[Row]:
     return rows
 
 
-def _digest(tokenizer: Any) -> str:
-    """All that tokens depend on: vocabulary and rules, template, special tokens."""
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return what stands for all that tokens depend on: vocabulary and rules, template, special tokens."""
     return content_id(
         tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), str(tokenizer.special_tokens_map)
     )

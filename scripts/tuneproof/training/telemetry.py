@@ -8,7 +8,6 @@ killed has the same train_log.jsonl as one that was not.
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from typing import Any
 
 from tuneproof.arithmetic import Wanted
 from tuneproof.progress import progress
-from tuneproof.records import write_rows
+from tuneproof.records import append_row, write_rows
 from tuneproof.training.compute import peak_flops, resident_bytes
 
 LOG, TELEMETRY = "train_log.jsonl", "telemetry.jsonl"
-_LOGGED = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
+_LOGGED = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "diverged")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Work:
 def log_rows(history: list[dict[str, Any]], steps: Sequence[Work]) -> list[dict[str, Any]]:
     """Return the rows of train_log.jsonl from a trainer's history; `tokens` counts all that were read by then."""
     read = list(itertools.accumulate(step.tokens for step in steps))
-    rows = [row for row in history if "loss" in row or "eval_loss" in row]
+    rows = [row for row in history if row.keys() & {"loss", "eval_loss", "diverged"}]
     return [
         {key: row[key] for key in _LOGGED if key in row} | ({"tokens": read[row["step"] - 1]} if "loss" in row else {})
         for row in rows
@@ -99,8 +98,7 @@ def telemetry_callback(folder: Path, device: str, precision: Wanted, steps: Sequ
             self.bar.close()
 
         def _write(self, row: dict[str, Any]) -> None:
-            with (folder / TELEMETRY).open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
+            append_row(folder / TELEMETRY, row)
 
         def _losses(self, state: Any) -> dict[str, str]:
             latest: dict[str, float] = {}

@@ -10,8 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from tuneproof.errors import InputError
-from tuneproof.training.interruption import best_step
+from tuneproof.training.interruption import Diverged, best_step
 from tuneproof.training.order import Order
 from tuneproof.training.rows import Row
 
@@ -58,9 +57,11 @@ def make_trainer(
             loss = self._sum(model, inputs) / max(num_items_in_batch, 1) * share
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise InputError(
-                    f"step {self.state.global_step + 1}: the loss is {value}; the last checkpoint is kept. Its "
-                    f"rows are {', '.join(ids)}: look at them, or lower learning_rate"
+                step = self.state.global_step + 1
+                raise Diverged(
+                    f"step {step}: the loss is {value}; the last checkpoint is kept. Its rows are {', '.join(ids)}: "
+                    "look at them, or lower learning_rate",
+                    step,
                 )
             return loss
 
@@ -74,9 +75,11 @@ def make_trainer(
         def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
             norm = super()._get_grad_norm(model, grad_norm)
             if norm is not None and not math.isfinite(float(norm)):
-                raise InputError(
-                    f"step {self.state.global_step + 1}: the gradient's norm is {float(norm)}; the last checkpoint is "
-                    "kept. Lower learning_rate"
+                step = self.state.global_step + 1
+                raise Diverged(
+                    f"step {step}: the gradient's norm is {float(norm)}; the last checkpoint is kept. Lower "
+                    "learning_rate",
+                    step,
                 )
             return norm
 

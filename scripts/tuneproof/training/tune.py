@@ -23,13 +23,14 @@ from safetensors import SafetensorError
 from tuneproof import arithmetic
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import read_lock, weights_sha256
-from tuneproof.records import content_id, file_sha256, iter_json_lines, write_json, write_rows
+from tuneproof.records import content_id, file_sha256, whole_rows, write_json, write_rows
 from tuneproof.study import AnyMethod, Full
 from tuneproof.training import attention
 from tuneproof.training.bmuf import install
 from tuneproof.training.compute import Shape, coming_bytes, free_bytes
 from tuneproof.training.fused import fuse
 from tuneproof.training.interruption import (
+    Diverged,
     Interrupted,
     Journal,
     Stop,
@@ -43,7 +44,7 @@ from tuneproof.training.kernels import speed_up
 from tuneproof.training.optimisers import paging_callback, trainer_optimizer
 from tuneproof.training.order import Order
 from tuneproof.training.packing import packed, padded, padding_share
-from tuneproof.training.rows import Row, Rows, read_rows
+from tuneproof.training.rows import Row, Rows, read_rows, tokenizer_digest
 from tuneproof.training.sharding import deepspeed_config, prepare_deepspeed, stage_of, step_sentence
 from tuneproof.training.student import check_student, load_student
 from tuneproof.training.telemetry import LOG, TELEMETRY, Work, log_rows, telemetry_callback
@@ -67,14 +68,16 @@ class Task:
     seed: int
     checkpoints: Path
     out: Path
+    may_diverge: bool = False
 
 
-def run_spec(spec: AnyMethod, task: Task) -> dict[str, Any]:
-    """Return everything that shapes a run: recipe, seed, and the digests of model and data."""
+def run_spec(spec: AnyMethod, task: Task, tokenizer: Any) -> dict[str, Any]:
+    """Return everything that shapes a run: recipe, seed, and the digests of model, tokenizer and data."""
     return {
         "method": spec.model_dump(),
         "seed": task.seed,
         "model_sha256": weights_sha256(read_lock(task.student)),
+        "tokenizer": tokenizer_digest(tokenizer),
         "train_sha256": file_sha256(task.train),
         "val_sha256": file_sha256(task.val),
     }
@@ -84,8 +87,9 @@ def tune(spec: AnyMethod, task: Task, stop: Stop) -> None:
     """Train, and write adapter/ (or model/ of a full tuning), train_log.jsonl, telemetry.jsonl and spec.json.
 
     Raises InputError for what cannot be trained: before a model is loaded for a module that does not exist, rows that
-    are empty or too long and a batch that cannot be shared by the processes; at its step for a loss that is no number.
-    Raises Interrupted, with a checkpoint saved, where `stop` says so.
+    are empty or too long and a batch that cannot be shared by the processes; at its step for a loss that is no number,
+    unless the task may diverge: then what there is by that step is written, and the log says so. (One process alone:
+    several would have to agree.) Raises Interrupted, with a checkpoint saved, where `stop` says so.
     """
     import torch
     from transformers import AutoTokenizer
@@ -104,7 +108,7 @@ def tune(spec: AnyMethod, task: Task, stop: Stop) -> None:
     tokenizer = AutoTokenizer.from_pretrained(task.student.parent)
     train, val = (read_rows(f, tokenizer, spec.max_tokens, spec.too_long, _cache()) for f in (task.train, task.val))
 
-    resolved = run_spec(spec, task)
+    resolved = run_spec(spec, task, tokenizer)
     shaping = {**resolved, "method": spec.model_dump(exclude=_WITHOUT_EFFECT)}
     folder = task.checkpoints.with_name(f"{task.checkpoints.name}.{content_id(json.dumps(shaping, sort_keys=True))}")
     last = last_checkpoint(folder)
@@ -114,6 +118,7 @@ def tune(spec: AnyMethod, task: Task, stop: Stop) -> None:
         remove_incomplete(folder)
         if last:
             print(f"train: resuming from {last}", file=sys.stderr, flush=True)
+    trainer: Any = None
     try:
         trainer, order, steps = _prepare(
             spec, task, train, val, tokenizer, accumulation, folder, stop, journal, last is not None
@@ -122,6 +127,17 @@ def tune(spec: AnyMethod, task: Task, stop: Stop) -> None:
     except Interrupted as interrupted:
         if journal:
             journal.add(interrupted.reason, interrupted.step)
+        raise
+    except Diverged as diverged:
+        if journal:
+            journal.diverged(diverged)
+        if not task.may_diverge or _processes() > 1:
+            raise
+        print(f"train: {diverged}. It ends here, as diverged", file=sys.stderr, flush=True)
+        trainer.state.log_history.append({"step": diverged.step, "diverged": True})
+    except InputError:
+        if journal and trainer is None:
+            journal.withdraw()  # refused, so that it was no attempt
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
         if not full_disk(folder):
@@ -134,7 +150,7 @@ def tune(spec: AnyMethod, task: Task, stop: Stop) -> None:
     if journal:
         journal.add("done", trainer.state.global_step)
         for name in (journal.file.name, TELEMETRY):
-            shutil.copy(folder / name, task.out / name)
+            write_rows(task.out / name, whole_rows(folder / name))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -249,6 +265,8 @@ def _attention(spec: AnyMethod, device: str) -> str:
     name = spec.speed.attention
     if name == "auto":
         return attention.best_for(device, spec.speed.packing, spec.precision)
+    if name == "varlen" and (device != "cuda" or spec.precision == "fp32"):
+        raise InputError(f"speed.attention: varlen on {device} in {spec.precision}, expected a GPU and bf16")
     return {"segments": attention.SEGMENTS, "varlen": attention.VARLEN}.get(name, name)
 
 
@@ -323,7 +341,8 @@ def _arguments(spec: AnyMethod, seed: int, folder: Path, accumulation: int, step
         # with BMUF a process trains alone: its loss is the mean over its own tokens
         average_tokens_across_devices=spec.bmuf is None,
         learning_rate=spec.learning_rate,
-        lr_scheduler_type=spec.schedule,
+        # transformers' `constant` reads no warm-up
+        lr_scheduler_type="constant_with_warmup" if spec.schedule == "constant" else spec.schedule,
         warmup_steps=round(spec.warmup * steps),
         weight_decay=spec.weight_decay,
         max_grad_norm=spec.max_grad_norm,
@@ -384,7 +403,7 @@ def _write_run(
         Path(folder).mkdir()  # TemporaryDirectory wants something to remove
     write_rows(task.out / LOG, log_rows(trainer.state.log_history, steps))
     # of a step that was computed twice, because an attempt was killed, the last time counts
-    rows = [row for _, row in iter_json_lines(Path(trainer.args.output_dir) / TELEMETRY)]
+    rows = whole_rows(Path(trainer.args.output_dir) / TELEMETRY)
     seconds = {row["step"]: row["step_seconds"] for row in rows if "step_seconds" in row}
     epochs = range(spec.epochs)
     batches = [[len(train.rows[i].tokens) for i in b] for e in epochs for step in order.batches(e) for b in step]
