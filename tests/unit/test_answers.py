@@ -18,6 +18,7 @@ from tuneproof.answers.engines import Students
 from tuneproof.errors import InputError
 from tuneproof.llm import transformers, vllm
 from tuneproof.llm.calls import Request
+from tuneproof.llm.generation import cache_with_room
 from tuneproof.llm.store import Store
 from tuneproof.records import Answer, Chunk, Retrieved, read_json, read_rows, write_rows
 from tuneproof.study import Decoding
@@ -164,6 +165,23 @@ def test_replies_are_the_same_whichever_arms_share_the_base(student, adapters, t
     together = [texts(shared, adapter, "shared") for adapter in (*adapters, None)]
     for adapter, replies in zip((*adapters, None), together, strict=True):
         assert replies == texts(transformers.Base(student, prepare=fuse), adapter, "alone")
+
+
+def test_a_cache_with_room_gives_the_tokens_that_transformers_own_gives(student):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(student.parent, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(student.parent).eval()
+    batch = tokenizer(TEXTS[:3], padding=True, return_tensors="pt")
+    width, how = batch["input_ids"].shape[1], {"max_new_tokens": 12, "do_sample": False}
+    with torch.inference_mode():
+        own = model.generate(**batch, **how)
+        cache = cache_with_room(model.config, width + 12)
+        assert torch.equal(model.generate(**batch, past_key_values=cache, **how), own)
+        narrow = cache_with_room(model.config, width)
+        with pytest.raises(IndexError, match=f"{width + 1} tokens, the cache has room for {width}"):
+            model.generate(**batch, past_key_values=narrow, **how)
 
 
 def test_the_prompt_is_what_training_has_before_the_answer(student):

@@ -130,7 +130,8 @@ def test_the_row_over_all_seeds_speaks_for_them() -> None:
 
 def test_missing_scores_are_bounded() -> None:
     rows = study((0.1, 0.2), None, metric="judge:b", missing=3, mean_worst=2.9, mean_best=3.2)
-    assert "no mean would change by more than 0.30" in " ".join(judge(rows).caveats)
+    rows = [replace(row, mean=3.0) for row in rows]
+    assert "no mean would change by more than 0.20" in " ".join(judge(rows).caveats)
 
 
 def test_a_mean_over_seeds_may_lie_beyond_its_bounds() -> None:
@@ -380,7 +381,7 @@ def test_yes_is_five_and_no_is_one_in_the_figure() -> None:
 
 
 def test_arms_with_other_counts_of_scores_share_a_panel() -> None:
-    [row] = answers(1)
+    row = answers(1)[0]
     rows = [row, row, {**row, "arm": "other"}]
     svg = figures.to_svg(figures.score_chart(figures.score_distribution(rows), {row["arm"]: "#000", "other": "#888"}))
     assert "(1 to 2 answers an arm)" in svg

@@ -16,6 +16,7 @@ from tuneproof.arithmetic import Wanted, dtype_of, resolved
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
 from tuneproof.llm.calls import Reply, Request, answer_fitting
+from tuneproof.llm.generation import cache_with_room, lay_out_last
 from tuneproof.llm.prompts import written_out
 from tuneproof.records import Message, file_sha256
 
@@ -50,6 +51,7 @@ class Base:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(student.parent, padding_side="left")
         model: Any = AutoModelForCausalLM.from_pretrained(student.parent, dtype=self._dtype)
         self._model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        lay_out_last(self._model)
         self._names: dict[Path, str] = {}  # of adapters, as PEFT takes them: it allows no dot, and a path may have some
 
     def engine(self, adapter: Path | None, batch_size: int) -> Transformers:
@@ -110,10 +112,12 @@ class Transformers:
         tokenizer, (requests, prompts) = self._tokenizer, zip(*asked, strict=True)
         batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
         width = batch["input_ids"].shape[1]
+        most = max(r.max_tokens for r in requests)
         with torch.inference_mode():
             output = model.generate(
                 **batch,
-                max_new_tokens=max(r.max_tokens for r in requests),
+                past_key_values=cache_with_room(model.config, width + most),
+                max_new_tokens=most,
                 do_sample=False,
                 eos_token_id=tokenizer.eos_token_id,  # what the training taught, whatever the published model ends at
                 pad_token_id=tokenizer.pad_token_id,
