@@ -435,7 +435,7 @@ def main() -> None:
                 try:
                     result = run(name, contenders[name], train, val, args.torch)
                 except RuntimeError as error:
-                    refused[name] = str(error).splitlines()[-1]
+                    refused[name] = str(error).partition("\n")[0]
                     print(f"{name} failed: {error}", file=sys.stderr, flush=True)
                     continue
                 result = complete(result, name, flops, val)
