@@ -56,7 +56,7 @@ review: .venv/installed  ## pairs of DATASET to accept, reject or mend: review/D
 
 test: setup  ## everything that runs on this machine: unit, dag, e2e
 	python -m pytest tests/unit tests/dag tests/e2e/test_training.py -n $(WORKERS) --dist worksteal
-	python -m pytest tests/e2e --ignore tests/e2e/test_training.py -n $(WORKERS) --dist loadgroup
+	python -m pytest tests/e2e --ignore tests/e2e/test_training.py
 
 test-cluster: setup  ## on a private Slurm with real containers: Debian, as root, installs Slurm with apt-get
 	python -m pytest tests/cluster

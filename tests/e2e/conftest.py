@@ -23,8 +23,6 @@ class Study:
     def start(self, *arguments: str, config: str = "tiny.yaml") -> subprocess.Popen:
         """Start the study as `make demo` does, in a process group of its own."""
         command = [sys.executable, "scripts/run_study.py", "--profile", "profiles/local", *arguments]
-        if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # studies side by side share the cores
-            command += ["--cores", str(max(1, (os.cpu_count() or 1) // int(workers)))]
         command += ["--configfile", config]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with (self.folder / "run.log").open("a") as log:

@@ -58,7 +58,6 @@ def test_the_generator_writes_pitches_of_pages(site):
     assert rows(site, "written.jsonl") == first
 
 
-@pytest.mark.xdist_group("finished")
 def test_the_generator_says_what_is_agreed_in_calls(site, finished):
     pairs = finished.folder / "results/datasets/haldrune"
     write(site, "write_instructions", {**ROWS, "kind": "next-steps", "of": "haldrune"}, "write_call", "--parent", pairs)
