@@ -265,8 +265,11 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append a row as a line of its own, also behind a line that a kill or a full disk has torn."""
     with path.open("ab+") as stream:
-        torn = stream.seek(0, os.SEEK_END) and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
-        stream.write(b"\n" * bool(torn) + json.dumps(row).encode() + b"\n")
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")
+        stream.write(json.dumps(row).encode() + b"\n")
 
 
 def whole_rows(path: Path) -> list[dict[str, Any]]:

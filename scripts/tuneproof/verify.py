@@ -468,7 +468,7 @@ class Verifier:
             raise InputError(f"{path}: no such file, expected a table")
         stored = path.read_text(encoding="utf-8").splitlines()
         for number, (line, again) in enumerate(itertools.zip_longest(stored, derived.splitlines()), 1):
-            if not (last_digit and line and again and _nearly(line, again)):
+            if not (last_digit and line and again and nearly(line, again)):
                 self._same(f"{path} line {number}", "text", line, again)
         self.done(path.name)
 
@@ -495,12 +495,13 @@ def _close(stored: Any, derived: Any, tolerance: float) -> bool:
         return False
 
 
-def _nearly(stored: str, derived: str) -> bool:
+def nearly(stored: str, derived: str) -> bool:
     """Tell whether two lines are the same but for the last digit of their decimals."""
     one, other = (_DECIMAL.findall(line) for line in (stored, derived))
-    words = _DECIMAL.sub("", stored) == _DECIMAL.sub("", derived)
-    digits = (10.0 ** -len(number.partition(".")[2]) for number in one)
-    return words and all(_close(a, b, 1.01 * digit) for a, b, digit in zip(one, other, digits, strict=True))
+    if len(one) != len(other) or _DECIMAL.sub("", stored) != _DECIMAL.sub("", derived):
+        return False
+    digits = [10.0 ** -len(number.partition(".")[2]) for number in one]
+    return all(_close(a, b, 1.01 * digit) for a, b, digit in zip(one, other, digits, strict=True))
 
 
 def _places(text: str, whole: str) -> Iterator[int]:

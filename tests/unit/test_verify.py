@@ -297,6 +297,22 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("stored", "alike"),
+    [
+        ("cosine 0.792 (0.733 to 0.846)", True),
+        ("cosine 0.793 (0.732 to 0.846)", True),
+        ("cosine 0.794 (0.733 to 0.846)", False),
+        ("sine 0.792 (0.733 to 0.846)", False),
+        ("cosine  (0.733 to 0.846)", False),
+    ],
+)
+def test_a_trials_text_may_differ_in_its_decimals_last_digit(stored, alike):
+    from tuneproof.verify import nearly
+
+    assert nearly(stored, "cosine 0.792 (0.733 to 0.846)") == alike
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_changed_value_is_named_with_its_file_and_place(copy, case):
     file, line, values, said = CASES[case]

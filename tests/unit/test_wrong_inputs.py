@@ -58,7 +58,6 @@ NO_CRAWL = {"corpora/haldrune/crawl": ...}
 GGUF = "models/smollm2-135m-instruct"
 LORA = {"kind": "lora", "rank": 4, "alpha": 8, "epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "precision": "fp32"}
 SWEEP = {"model": "smollm2-135m-instruct", "method": "lora", "dataset": "haldrune", "grid": {"rank": [8, 16]}}
-LORA = {"kind": "lora", "rank": 8, "alpha": 16, "epochs": 1, "learning_rate": 1e-3, "batch_size": 8}
 CONFIG_CASES = {
     "unknown key": ({"methods/lora/learning_rat": 1e-3}, "methods.lora.learning_rat", "did you mean 'learning_rate'?"),
     "unknown key at the top": ({"judge": {}}, "judge: unknown key", "did you mean 'judges'?"),

@@ -30,11 +30,11 @@ def cache_with_room(config: Any, tokens: int) -> Any:
         def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
             begin = self.get_seq_length()
             end = begin + key_states.shape[-2]
+            if end > tokens:
+                raise IndexError(f"{end} tokens, the cache has room for {tokens}")
             if self._rooms is None:
                 self.lazy_initialization(key_states, value_states)
-                self._rooms = (_room(key_states, max(tokens, end)), _room(value_states, max(tokens, end)))
-            if end > self._rooms[0].shape[-2]:
-                raise IndexError(f"{end} tokens, the cache has room for {self._rooms[0].shape[-2]}")
+                self._rooms = (_room(key_states, tokens), _room(value_states, tokens))
             for room, states in zip(self._rooms, (key_states, value_states), strict=True):
                 room[..., begin:end, :] = states
             self.keys, self.values = (room[..., :end, :] for room in self._rooms)

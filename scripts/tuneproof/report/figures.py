@@ -58,8 +58,9 @@ def score_distribution(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
             given = _by_score(row.get("distributions", {}).get(judge) or {}, score)
             key = (row["dataset"], row["split"], judge, row["arm"])
             means[key].append(score)
+            total = sum(given.values())
             for value, share in given.items():
-                sums[key][value - 1] += share / sum(given.values())
+                sums[key][value - 1] += share / total
     names = ("dataset", "split", "judge", "arm")
     return [
         dict(zip(names, key, strict=True))

@@ -136,9 +136,9 @@ def summarise(name: str, judge: str, arms: Sequence[str], choices: Sequence[Choi
     that differ, `first_place` the share of all replies that take the answer shown first: 0.5 without a bias.
     """
     return [
-        {"comparison": name, "judge": judge, "split": split, "arm": arms[0], "other_arm": arms[1], **_counted(its)}
+        {"comparison": name, "judge": judge, "split": split, "arm": arms[0], "other_arm": arms[1]}
+        | _counted([choice for choice in choices if choice.split == split])
         for split in dict.fromkeys(choice.split for choice in choices)
-        if (its := [choice for choice in choices if choice.split == split])
     ]
 
 

@@ -129,9 +129,9 @@ def tune(spec: AnyMethod, task: Task, stop: Stop) -> None:
             journal.add(interrupted.reason, interrupted.step)
         raise
     except Diverged as diverged:
-        if journal:
-            journal.diverged(diverged)
         if not task.may_diverge or _processes() > 1:
+            if journal:
+                journal.diverged(diverged)
             raise
         print(f"train: {diverged}. It ends here, as diverged", file=sys.stderr, flush=True)
         trainer.state.log_history.append({"step": diverged.step, "diverged": True})
