@@ -23,7 +23,7 @@ rule audit_leaks:
         "logs/audit_leaks.log",
     benchmark:
         "results/costs/audit_leaks.tsv"
-    priority: 1  # before a training that could start too: it may end the study before that is paid for
+    priority: 1  # before what could start too: if it fails, the sooner the better
     conda:
         "../envs/cpu.yaml"
     container:

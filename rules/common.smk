@@ -47,6 +47,8 @@ STUDENT_MODELS = list(
     )
 )
 TRIALS = {name: CONFIG.trials[name] for name in CONFIG.study.trials}
+# which judges are marked, in every table that uses them
+TRIALS_TABLES = [f"results/tables/trial.{name}.json" for name in TRIALS]
 COMPARISONS = CONFIG.study.comparisons
 LOOKED_UP = tuneproof_study.looked_up(CONFIG)
 MADE = tuneproof_study.made(CONFIG)

@@ -45,6 +45,7 @@ rule tabulate_comparisons:
     """Tabulate the comparisons: win rates with intervals, and how far the order decides."""
     input:
         choices=expand("results/comparisons/{comparison}.jsonl", comparison=COMPARISONS),
+        trials=TRIALS_TABLES,
     output:
         table=report(
             "results/tables/pairwise.csv",
@@ -64,4 +65,4 @@ rule tabulate_comparisons:
         ),
     shell:
         "exec python scripts/tabulate_comparisons.py --comparisons {params.comparisons:q} --choices {input.choices}"
-        " --out {output.table} 2> {log}"
+        " --trial {input.trials} --out {output.table} 2> {log}"

@@ -193,7 +193,8 @@ rule write_report:
         rows="results/tables/rows.jsonl",
         figures=[f"results/figures/{name}.svg" for name in FIGURES],
         agreement=["results/tables/agreement.csv"] if JUDGES_COMPARED else [],
-        trials=expand("results/tables/trial.{trial}.json", trial=TRIALS),
+        tunes="results/tables/tunes.csv",
+        trials=TRIALS_TABLES,
         runs="results/tables/runs.csv",
         sweeps=expand("results/tables/sweep.{sweep}.json", sweep=SWEEPS),
         swept=expand("results/figures/sweep.{sweep}.svg", sweep=SWEEPS),
@@ -236,5 +237,5 @@ rule write_report:
         ),
     shell:
         "exec python scripts/write_report.py --config {input.study} --manifest {input.manifest} --scores {input.scores} --rows {input.rows}"
-        " {params.agreement} --trial {input.trials} --figure {params.figures} --runs {input.runs} --sweep {input.sweeps} --funnel {input.funnels} --retrieval {input.retrievals} --leaks {input.leaks} --card {input.cards}"
+        " --tunes {input.tunes} {params.agreement} --trial {input.trials} --figure {params.figures} --runs {input.runs} --sweep {input.sweeps} --funnel {input.funnels} --retrieval {input.retrievals} --leaks {input.leaks} --card {input.cards}"
         " --cost {input.costs} --usage {input.usages} {params.estimate} --template {input.template} --out {output.html} 2> {log}"

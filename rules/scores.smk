@@ -88,12 +88,19 @@ rule tabulate_scores:
         judge_files(),
         tests=expand(TESTS, dataset=CONFIG.study.datasets),
         chunks=expand("resources/corpora/{corpus}/chunks.jsonl", corpus=CORPORA),
+        trials=TRIALS_TABLES,
     output:
         table=report(
             "results/tables/scores.csv",
             caption="../report/scores.rst",
             category="Scores",
             labels={"table": "every arm, with intervals"},
+        ),
+        tunes=report(
+            "results/tables/tunes.csv",
+            caption="../report/tunes.rst",
+            category="Scores",
+            labels={"table": "tunes less tunes"},
         ),
         rows="results/tables/rows.jsonl",
     log:
@@ -108,13 +115,15 @@ rule tabulate_scores:
         wished=CONFIG.study.wished_difference,
     shell:
         "exec python scripts/tabulate_scores.py --arms {params.arms:q} --tests {input.tests} --chunks {input.chunks}"
-        " --flips {params.flips} --wished {params.wished} --rows {output.rows} --out {output.table} 2> {log}"
+        " --flips {params.flips} --wished {params.wished} --trial {input.trials} --rows {output.rows}"
+        " --tunes {output.tunes} --out {output.table} 2> {log}"
 
 
 rule tabulate_agreement:
     """Say how far the judges agree, which bounds what their scores are worth: alpha, and kappa of each pair."""
     input:
         rows="results/tables/rows.jsonl",
+        trials=TRIALS_TABLES,
     output:
         table=report(
             "results/tables/agreement.csv",
@@ -129,7 +138,7 @@ rule tabulate_agreement:
     container:
         CONFIG.containers.cpu
     shell:
-        "exec python scripts/tabulate_agreement.py --rows {input.rows} --out {output.table} 2> {log}"
+        "exec python scripts/tabulate_agreement.py --rows {input.rows} --trial {input.trials} --out {output.table} 2> {log}"
 
 
 rule tabulate_studies:

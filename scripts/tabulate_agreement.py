@@ -1,11 +1,12 @@
 """Tabulate how far the judges agree: Krippendorff's alpha over all of them, weighted kappa of each pair.
 
-    python scripts/tabulate_agreement.py --rows results/tables/rows.jsonl --out results/tables/agreement.csv
+    python scripts/tabulate_agreement.py --rows rows.jsonl --trial trial.nq.json … --out agreement.csv
 
 A row for each data set, test set and arm, and for all arms together; 95 % intervals by page.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from tuneproof.errors import report_errors
@@ -15,6 +16,7 @@ from tuneproof.errors import report_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", required=True, type=Path, help="one row per answer, with its scores (JSON Lines)")
+    parser.add_argument("--trial", nargs="*", default=[], type=Path, help="judges on trial (JSON), to mark those here")
     parser.add_argument("--out", required=True, type=Path, help="table to write (CSV)")
     args = parser.parse_args()
 
@@ -22,8 +24,10 @@ def main() -> None:
     from tuneproof.scores.agreement import agree
     from tuneproof.scores.table import DIGITS
     from tuneproof.tables import to_csv
+    from tuneproof.trials.table import marked
 
-    table = agree([row for _, row in iter_json_lines(args.rows)])
+    trials = [json.loads(path.read_text(encoding="utf-8")) for path in args.trial]
+    table = agree([row for _, row in iter_json_lines(args.rows)], marked(trials))
     with atomic_write(args.out) as stream:
         stream.write(to_csv(table, DIGITS))
 

@@ -1,8 +1,8 @@
-"""Join all arms' answers with their scores and make the table with intervals and paired differences.
+"""Join all arms' answers with their scores and make the tables with intervals and paired differences.
 
     python scripts/tabulate_scores.py --arms '{"dataset": …, "answers": …, "scores": […], …}' …
         --tests results/datasets/X/test_new_pages.jsonl … --chunks chunks.jsonl … --flips 10000 --wished 0.05
-        --rows rows.jsonl --out scores.csv
+        --trial trial.nq.json … --rows rows.jsonl --tunes tunes.csv --out scores.csv
 
 An arm is named by its files; a test file belongs to the data set whose folder it lies in.
 """
@@ -21,8 +21,10 @@ def main() -> None:
     parser.add_argument("--chunks", nargs="*", default=[], type=Path, help="chunks of every corpus (JSON Lines)")
     parser.add_argument("--flips", required=True, type=int, help="sign flips behind each permutation test")
     parser.add_argument("--wished", required=True, type=float, help="difference to plan for, share of a metric's scale")
+    parser.add_argument("--trial", nargs="*", default=[], type=Path, help="judges on trial (JSON), to mark those here")
     parser.add_argument("--rows", required=True, type=Path, help="one row per answer to write (JSON Lines)")
-    parser.add_argument("--out", required=True, type=Path, help="table to write (CSV)")
+    parser.add_argument("--tunes", required=True, type=Path, help="table of tunes less tunes to write (CSV)")
+    parser.add_argument("--out", required=True, type=Path, help="table of all arms to write (CSV)")
     args = parser.parse_args()
 
     import json
@@ -30,6 +32,7 @@ def main() -> None:
     from tuneproof.records import Answer, Chunk, Example, Measure, Score, atomic_write, read_rows, write_rows
     from tuneproof.scores.table import DIGITS, join, summarise
     from tuneproof.tables import to_csv
+    from tuneproof.trials.table import marked
 
     chunks = {chunk.id: chunk for path in args.chunks for chunk in read_rows(path, Chunk)}
     tests: dict[str, list[Example]] = {}
@@ -46,10 +49,12 @@ def main() -> None:
             [score for path in arm["scores"] for score in read_rows(Path(path), Score)],
             chunks,
         )
-    table = summarise(rows, args.flips, args.wished)
+    trials = [json.loads(path.read_text(encoding="utf-8")) for path in args.trial]
+    tables = summarise(rows, args.flips, args.wished, marked(trials))
     write_rows(args.rows, rows)
-    with atomic_write(args.out) as stream:
-        stream.write(to_csv(table, DIGITS))
+    for path, table in ((args.tunes, tables.tunes), (args.out, tables.scores)):
+        with atomic_write(path) as stream:
+            stream.write(to_csv(table, DIGITS))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--scores", required=True, type=Path, help="the table of scores (CSV)")
     parser.add_argument("--manifest", required=True, type=Path, help="what the results were made with (JSON)")
     parser.add_argument("--rows", required=True, type=Path, help="one object per answer (JSON Lines)")
+    parser.add_argument("--tunes", type=Path, help="the table of tunes less tunes (CSV)")
     parser.add_argument("--agreement", type=Path, help="how far judges agree (CSV)")
     parser.add_argument("--trial", nargs="*", default=[], type=Path, help="judges held against people (JSON)")
     parser.add_argument("--figure", nargs="+", default=[], metavar="NAME=PATH", help="scores, loss, funnel (SVG)")
@@ -72,6 +73,7 @@ def main() -> None:
             manifest=read_json(args.manifest),
             scores=parse_scores(read_csv(args.scores), str(args.scores)),
             answers=[row for _, row in iter_json_lines(args.rows)],
+            tunes=read_csv(args.tunes) if args.tunes else [],
             agreement=read_csv(args.agreement) if args.agreement else [],
             trials=[read_json(path) for path in args.trial],
             figures=figures,

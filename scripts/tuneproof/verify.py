@@ -94,6 +94,7 @@ class Verifier:
     # several where jobs that ran side by side have asked the same: each job's rows keep its own
     _replies: dict[str, list[Reply]] = field(default_factory=dict)
     _chunks: dict[str, Chunk] = field(default_factory=dict)
+    _marked: dict[str, bool] = field(default_factory=dict)
     _bertscore: BertScore | None = None
 
     def verify(self) -> None:
@@ -108,11 +109,11 @@ class Verifier:
             for run, mode, dataset in arms(self.config)
             for row in self._arm(run.id, mode, dataset, examples[dataset])
         ]
+        self._trials()
         self._tables(joined)
         self._comparisons(examples)
         self._sweeps()
         self._leaks()
-        self._trials()
 
     def sources(self) -> dict[str, list[Example]]:
         """Walk through corpora and data sets alone; return the test rows of each data set."""
@@ -127,7 +128,7 @@ class Verifier:
             2 * len(self._corpora())
             + sum(len(SPLITS) + len(_material_files(self.config, d)) for d in made(self.config))
             + (2 + len(study.judges)) * len(arms(self.config))
-            + 3
+            + 4
             + (len(study.judges) > 1)
             + 3 * len(list((self.root / "results/tables/studies").glob("*.csv")))
             + len(study.comparisons)
@@ -309,11 +310,13 @@ class Verifier:
             self._same(f"{path} line {number}", "", row, again)
         self.rows += len(stored)
         self.done(path.name)
-        lines = summarise(derived, self.config.study.permutations, self.config.study.wished_difference)
-        scores = to_csv(lines, DIGITS)
+        study = self.config.study
+        made = summarise(derived, study.permutations, study.wished_difference, self._marked)
+        scores = to_csv(made.scores, DIGITS)
         self._same_table(tables / "scores.csv", scores)
-        if len(self.config.study.judges) > 1:
-            self._same_table(tables / "agreement.csv", to_csv(agree(derived), DIGITS))
+        self._same_table(tables / "tunes.csv", to_csv(made.tunes, DIGITS))
+        if len(study.judges) > 1:
+            self._same_table(tables / "agreement.csv", to_csv(agree(derived, self._marked), DIGITS))
         published = read_csv(_PUBLISHED)
         beside = studies.make(_read_back(scores), derived, published, self.config.study.published)
         for name, table in beside.items():
@@ -338,7 +341,8 @@ class Verifier:
         lines = []
         for name, spec in self.config.study.comparisons.items():
             stored = list(self._read(self.root / f"results/comparisons/{name}.jsonl", pairwise.Choice))
-            lines.extend(pairwise.summarise(name, spec.judge, spec.arms, [choice for _, choice in stored]))
+            chosen = [choice for _, choice in stored]
+            lines.extend(pairwise.summarise(name, spec.judge, spec.arms, chosen, self._marked))
             if not self._replies:
                 continue
             by_id = {e.id: e for e in examples[spec.datasets[0]]}
@@ -359,6 +363,8 @@ class Verifier:
             self._same_table(self.root / "results/tables/pairwise.csv", to_csv(lines))
 
     def _trials(self) -> None:
+        """Trials, and which judges they mark."""
+        held = []
         for name in self.config.study.trials:
             tables, given = self.root / "results/tables", self.config.trials[name]
             spec = given.model_copy(update={"file": str(self.root / given.path)})
@@ -370,7 +376,9 @@ class Verifier:
             source = spec.path.name
             self._same_table(tables / f"trial.{name}.csv", to_csv(trials.to_rows(trial)), _ENCODER_TOLERANCE)
             self._same_text(tables / f"trial.{name}.md", trials.to_markdown(name, source, trial), last_digit=True)
-            self._same_json(tables / f"trial.{name}.json", trials.to_json(name, source, trial), _ENCODER_TOLERANCE)
+            held.append(trials.to_json(name, source, trial))
+            self._same_json(tables / f"trial.{name}.json", held[-1], _ENCODER_TOLERANCE)
+        self._marked = trials.marked(held)
 
     def _sweeps(self) -> None:
         for name in self.config.study.sweeps:

@@ -93,7 +93,7 @@ def rows(judges=("a", "b", "c"), arms=("base", "tune")):
 
 
 def test_the_table_has_alpha_and_every_pair_over_all_arms_and_by_arm():
-    table = agree(rows())
+    table = agree(rows(), {"b": True})
     assert [(line["arm"], line["measure"], line["judges"]) for line in table[:5]] == [
         ("all arms", "krippendorff_alpha", "a, b, c"),
         ("all arms", "weighted_kappa", "a, b"),
@@ -104,11 +104,12 @@ def test_the_table_has_alpha_and_every_pair_over_all_arms_and_by_arm():
     assert len(table) == 3 * 4
     assert [(line["n"], line["missing"]) for line in table[:4]] == [(80, 0), (78, 2), (78, 2), (80, 0)]
     assert all(line["ci_low"] < line["value"] < line["ci_high"] for line in table)
+    assert [line["marked"] for line in table[:4]] == ["b", "b", "", "b"], "that beat no metric on trial"
 
 
 def test_one_judge_has_nobody_to_agree_with():
     with pytest.raises(InputError, match=r"scores by 1 judge\(s\) \(a\): expected two or more"):
-        agree(rows(judges=("a",)))
+        agree(rows(judges=("a",)), {})
 
 
 def test_the_script_writes_the_table(tmp_path):
@@ -118,5 +119,5 @@ def test_the_script_writes_the_table(tmp_path):
     with (tmp_path / "agreement.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert [float(line["value"]) for line in table] == pytest.approx(
-        [line["value"] for line in agree(rows())], rel=1e-5
+        [line["value"] for line in agree(rows(), {"b": True})], rel=1e-5
     )

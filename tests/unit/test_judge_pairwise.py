@@ -62,16 +62,18 @@ def test_an_answer_wins_that_is_taken_in_both_orders_and_the_order_is_reported()
     replies = [takes_a(0.9), takes_a(0.1), takes_a(0.2), takes_a(0.7), takes_a(0.8), takes_a(0.6), said("?"), said("A")]
     choices = pairwise.choices_from(paired, EXAMPLES, replies)
     assert [c.outcome for c in choices] == [1.0, 0.0, 0.5, None]
-    [row] = pairwise.summarise("c", "qwen", ["x", "y"], choices)
+    [row] = pairwise.summarise("c", "qwen", ["x", "y"], choices, {"qwen": True})
     assert (row["n"], row["missing"], row["same_answer"], row["wins"], row["losses"]) == (3, 1, 0, 1, 1)
     assert row["win_rate"] == 0.5
+    assert (row["win_rate_worst"], row["win_rate_best"]) == (1.5 / 4, 2.5 / 4), "had the missing one been lost, or won"
+    assert row["marked"] is True
     assert row["order_changed"] == pytest.approx(1 / 3)
     assert row["first_place"] == pytest.approx(4 / 6), "of six replies four take what is shown first"
 
 
 def test_each_test_set_has_its_own_win_rate():
     choices = [pairwise.Choice(f"e{n}", f"p{n}", s, ["a", "b"], p, p) for n, (s, p) in enumerate([("t", 1), ("n", 0)])]
-    rows = pairwise.summarise("c", "qwen", ["x", "y"], choices)
+    rows = pairwise.summarise("c", "qwen", ["x", "y"], choices, {"qwen": True})
     assert [(row["split"], row["win_rate"]) for row in rows] == [("t", 1.0), ("n", 0.0)]
 
 

@@ -183,6 +183,7 @@ def test_metric_is_facts_then_first_judge_then_rouge() -> None:
     assert choose_metric(facts + judges + elsewhere, "d") == "judge:b", "facts say nothing of one of the test sets"
     assert "scores 0.60 of 5" in judge(none + judges).evidence[0]
     assert judge(judges).caveats[0] == "Measured by: score by judge b, 1 to 5."
+    assert "the tune names the right product in 0.60 of the cases" in judge(products).evidence[0]
 
 
 def test_several_runs_get_one_sentence_each() -> None:
@@ -504,6 +505,40 @@ def test_without_judges_the_page_has_no_distributions() -> None:
         html = page.render(TEMPLATE.read_text(encoding="utf-8"), sources)
         assert ("How the scores are distributed" in html) == ("#distributions" in html) == bool(judges)
         assert "Measured by: ROUGE-L." in html
+
+
+def test_scores_that_are_missing_and_judges_that_beat_no_metric_are_told_where_they_stand() -> None:
+    config = load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+    bounds = {"missing": 4, "mean_worst": 0.5, "mean_best": 1.5, "diff_worst": -0.25, "diff_best": 0.75}
+    rows = study((0.1, 0.2), None, metric="judge:j") + [
+        score("m/lora/d/seed1", "closed", NEW, 0.6, (0.1, 0.2), metric="judge:j", marked=True, **bounds)
+    ]
+    html = page.render(TEMPLATE.read_text(encoding="utf-8"), page.Sources(config, MANIFEST, rows, [], {}, [], [], {}, []))
+    assert "(4 missing)" in html and "[0.50 to 1.50]" in html and "[−0.25 to +0.75]" in html
+    assert html.count(">†</abbr>") == 1, "the judge was marked in the rows of one test set"
+
+
+def test_tunes_stand_beside_each_other_by_what_the_verdict_is_measured_by_and_by_judges() -> None:
+    config = load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+    numbers = {"diff_low": "0.1", "diff_high": "0.3", "diff_worst": "", "diff_best": "", "detectable": "0.15"}
+    line = {
+        **{"dataset": "d", "split": NEW, "mode": "closed", "arm": "on d", "other_arm": "on e", "marked": ""},
+        **{"metric": "fact_recall", "diff": "0.21", "p_holm": "0.01", **numbers},
+    }
+    tunes = [
+        line,
+        {**line, "metric": "judge:j", "diff": "0.22", "p_holm": "0.2", "marked": "True"},
+        {**line, "metric": "rouge_l", "diff": "0.23"},
+        {**line, "mode": "rag", "diff": "0.24"},
+    ]
+    sources = page.Sources(config, MANIFEST, study((0.1, 0.2), None), [], {}, [], [], {}, [], tunes=tunes)
+    html = page.render(TEMPLATE.read_text(encoding="utf-8"), sources)
+    assert "<strong>+0.21</strong>" in html and "on e" in html
+    assert "+0.22" in html and "<strong>+0.22</strong>" not in html, "not after Holm"
+    assert "Judge j (1 to 5) †" in html
+    assert "+0.23" not in html and "+0.24" not in html, "those are in tunes.csv"
+    without = page.Sources(config, MANIFEST, study((0.1, 0.2), None), [], {}, [], [], {}, [])
+    assert "Tunes beside each other" not in page.render(TEMPLATE.read_text(encoding="utf-8"), without)
 
 
 def test_agreement_of_judges_stands_beside_their_scores() -> None:

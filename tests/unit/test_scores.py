@@ -57,8 +57,8 @@ def test_the_expected_score_is_the_mean_of_the_distribution():
     assert expected_score({"1": 0.5, "2": 0.0, "3": 0.0, "4": 0.0, "5": 0.5}) == 3.0
 
 
-def table_of(arms, questions=12):
-    """The table's lines by arm and metric; arms: label -> (run, mode, scores by judge j), a page for each question."""
+def tables_of(arms, questions=12, marked=None):
+    """Both tables; arms: label -> (run, mode, scores by judge j), a page for each question."""
     examples = [example(f"e{i}", page=f"g{i}") for i in range(questions)]
     chunks = {"c1": Chunk("c1", "g1", "http://x.test/cv1.html", "a", [], "t", 3)}
     rows = []
@@ -66,7 +66,12 @@ def table_of(arms, questions=12):
         answers = [answer(e.id, "x", run, mode, ["c1"] if mode == "rag" else []) for e in examples]
         judged = [Score(f"s{a.id}", a.id, a.example_id, "j", s, "") for a, s in zip(answers, scores, strict=True)]
         rows += join(examples, "d", label, answers, measure(answers, examples, [], {}), judged, chunks)
-    return {(line["arm"], line["metric"]): line for line in summarise(rows, 1000, 0.05)}
+    return summarise(rows, 1000, 0.05, marked or {})
+
+
+def table_of(arms):
+    """The lines of scores.csv by arm and metric."""
+    return {(line["arm"], line["metric"]): line for line in tables_of(arms).scores}
 
 
 LOW = [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]
@@ -157,3 +162,55 @@ def test_the_questions_that_a_wished_for_difference_needs_are_of_the_metrics_sca
     tune = table_of({**BASE, "tune": ("m/lora/d/seed1", "closed", HIGH)})["tune", "judge:j"]
     wished, sd = 0.05 * 4, np.std(np.subtract(HIGH, LOW), ddof=1)
     assert tune["questions_needed"] == pytest.approx((2.8 * sd / wished) ** 2, rel=0.05), "as the textbook says"
+
+
+# --- tunes beside each other ---
+
+OTHER = [2, 3, 3, 4, 2, 3, 4, 4, 2, 2, 4, 4]
+
+
+def test_two_tunes_of_two_data_sets_are_compared_question_by_question():
+    tunes = {"on d": ("m/lora/d/seed1", "closed", HIGH), "on e": ("m/lora/e/seed1", "closed", [None, *OTHER[1:]])}
+    tables = tables_of({**BASE, **tunes}, marked={"j": True})
+    line = next(line for line in tables.tunes if line["metric"] == "judge:j")
+    direct = stats.ttest_rel(HIGH[1:], OTHER[1:])
+    assert (line["arm"], line["other_arm"], line["diff_n"]) == ("on d", "on e", 11)
+    assert line["diff"] == pytest.approx(np.mean(HIGH[1:]) - np.mean(OTHER[1:]))
+    assert line["p"] == pytest.approx(direct.pvalue)
+    assert (line["diff_low"], line["diff_high"]) == pytest.approx(direct.confidence_interval(0.95))
+    assert (line["diff_worst"], line["diff_best"]) == pytest.approx(
+        [(sum(HIGH) - sum(OTHER[1:]) - missing) / 12 for missing in (5, 1)]
+    )
+    assert line["marked"] is True
+
+
+def test_tunes_that_differ_in_more_than_one_thing_are_not_compared():
+    runs = ("m/lora/d", "m/qlora/d", "m/lora/e", "m/qlora/f", "n/lora/d")
+    arms = {run: (f"{run}/seed1", "closed", HIGH) for run in runs}
+    arms["with retrieval"] = ("m/lora/e/seed1", "rag", HIGH)
+    compared = {(line["arm"], line["other_arm"]) for line in tables_of({**BASE, **arms}).tunes}
+    assert compared == {("m/lora/d", "m/qlora/d"), ("m/lora/d", "m/lora/e"), ("m/qlora/d", "m/qlora/f")}
+
+
+def test_both_tables_are_one_family_for_holm():
+    arms = {**BASE, **{f"on {d}": (f"m/lora/{d}/seed1", "closed", s) for d, s in (("d", HIGH), ("e", OTHER))}}
+    tables = tables_of(arms)
+    lines = [(line, prefix) for line in tables.scores for prefix in ("", "rag_")] + [(t, "") for t in tables.tunes]
+    assert {line["metric"] for line in tables.tunes} == {"judge:j", "rouge_1", "rouge_2", "rouge_l", "rouge_lsum"}
+    assert [line[f"{prefix}p_holm"] for line, prefix in lines] == holm([line[f"{prefix}p"] for line, prefix in lines])
+
+
+def test_several_seeds_of_two_tunes_are_compared_over_all_of_them():
+    runs = {f"on {d} (seed{i})": (f"m/lora/{d}/seed{i}", "closed", [s + i * k for s in LOW])
+            for d, k in (("d", 1), ("e", 0)) for i in range(3)}  # fmt: skip
+    [line] = [line for line in tables_of({**BASE, **runs}).tunes if line["metric"] == "judge:j"]
+    assert (line["arm"], line["other_arm"], line["seeds"]) == ("on d (3 seeds)", "on e (3 seeds)", 3)
+    assert (line["diff"], line["p"]) == pytest.approx((1, stats.ttest_1samp([0, 1, 2], 0).pvalue))
+    assert line["p_permutation"] is None, "of one training only"
+
+
+def test_a_judges_lines_say_whether_it_beat_a_metric_on_trial():
+    tune = {**BASE, "tune": ("m/lora/d/seed1", "closed", HIGH)}
+    marks = {(line["metric"], line["marked"]) for line in tables_of(tune, marked={"j": False, "k": True}).scores}
+    assert ("judge:j", False) in marks and ("rouge_l", None) in marks
+    assert ("judge:j", None) in {(line["metric"], line["marked"]) for line in tables_of(tune).scores}, "never tried"

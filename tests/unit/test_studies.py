@@ -54,6 +54,18 @@ def test_judged_scores_stand_above_the_published_ones_of_their_data_set(publishe
     }  # fmt: skip
 
 
+def test_a_judge_that_beat_no_metric_and_scores_that_are_missing_are_told_in_the_table(published):
+    scores = [
+        score("judge:qwen", missing="3", mean_worst="1.8", mean_best="2.6", mean="2.5", marked="True"),
+        score("judge:gpt", missing="0", mean_worst="2.5", mean_best="2.5", mean="2.5", marked="False"),
+    ]
+    table = make(scores, [row()], published, {"mine": "d-naive"})["judged"]
+    assert table.cells[0]["qwen †"] == "2.50 ± 0.50 [0.10, 0.30]; 1.80 to 2.60 with the 3 missing"
+    assert table.cells[0]["gpt"] == "2.50 ± 0.50 [0.10, 0.30]"
+    assert "† on trial, not surely better than a metric" in table.caption
+    assert table.numbers[0]["mean_worst"] == "1.8" and table.numbers[-1]["mean_worst"] == ""
+
+
 def test_texts_are_measured_against_the_first_and_against_the_best_reference(published):
     scores = [score("rouge_1"), score("rouge_1_best", mean="0.25"), score("bertscore_p"), score("bertscore_best_p")]
     table = make(scores, [row()], published, {"mine": "tweetsum"})["texts"]

@@ -184,11 +184,16 @@ def study(root, run_script, encoder, tmp_path_factory):
         return [part for what, kind in of.items() for part in (f"--{what}", tables / f"{name}.{kind}")]
 
     scripts = {
+        "tabulate_trial": [
+            "--name", "t", "--trial", trial.model_dump_json(), "--judge", "j", "--scores", scored,
+            "--encoder", encoder / "lock.json", *table_files("trial.t"),
+        ],
         "tabulate_scores": [
             "--arms", *map(json.dumps, arms),
             "--tests", *(results / f"datasets/d/{split}.jsonl" for split in splits if "test" in split),
             "--chunks", folder / "resources/corpora/c/chunks.jsonl", "--flips", 1000, "--wished", 0.05,
-            "--rows", tables / "rows.jsonl", "--out", tables / "scores.csv",
+            "--trial", tables / "trial.t.json", "--rows", tables / "rows.jsonl", "--tunes", tables / "tunes.csv",
+            "--out", tables / "scores.csv",
         ],
         "tabulate_studies": [
             "--scores", tables / "scores.csv", "--rows", tables / "rows.jsonl", "--of", '{"d": "d-naive"}',
@@ -201,11 +206,8 @@ def study(root, run_script, encoder, tmp_path_factory):
         ],
         "tabulate_comparisons": [
             "--comparisons", json.dumps({n: c.model_dump() for n, c in CONFIG.study.comparisons.items()}),
-            "--choices", results / "comparisons/tuned.jsonl", "--out", tables / "pairwise.csv",
-        ],
-        "tabulate_trial": [
-            "--name", "t", "--trial", trial.model_dump_json(), "--judge", "j", "--scores", scored,
-            "--encoder", encoder / "lock.json", *table_files("trial.t"),
+            "--choices", results / "comparisons/tuned.jsonl", "--trial", tables / "trial.t.json",
+            "--out", tables / "pairwise.csv",
         ],
         "tabulate_sweep": [
             "--name", "s", "--sweep", CONFIG.sweeps["s"].model_dump_json(), "--variants", json.dumps(points),

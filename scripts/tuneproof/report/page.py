@@ -25,7 +25,7 @@ from tuneproof.report.figures import arm_colours
 from tuneproof.report.verdict import ScoreRow
 from tuneproof.scores.agreement import ALL_ARMS
 from tuneproof.study import TEST_SPLITS, Config
-from tuneproof.trials.table import footnotes
+from tuneproof.trials.table import footnotes, marked
 
 Row = Mapping[str, Any]
 
@@ -58,6 +58,7 @@ class Sources:
     leaks: list[dict[str, str]] = field(default_factory=list)
     cards: list[dict[str, Any]] = field(default_factory=list)
     agreement: list[dict[str, str]] = field(default_factory=list)
+    tunes: list[dict[str, str]] = field(default_factory=list)
     trials: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, str]] = field(default_factory=list)
     sweeps: list[dict[str, Any]] = field(default_factory=list)
@@ -86,12 +87,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Metric:
-    """The rows of one metric, with the ends of its scale."""
+    """The rows of one metric, with the ends of its scale; `marked` is a judge's that beat no metric on trial."""
 
     name: str
     low: float
     high: float
     lines: list[Line]
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def render(template: str, sources: Sources) -> str:
         verdict=verdict.judge(sources.scores),
         rules=verdict.RULES,
         tables=score_tables(sources.scores, colours),
+        tunes=tune_lines(sources.tunes, sources.scores),
         colours=colours,
         figures={name: inline_svg(f.svg, name) for name, f in sources.figures.items()},
         figure_sources={name: f.source for name, f in sources.figures.items()},
@@ -147,6 +150,7 @@ def render(template: str, sources: Sources) -> str:
         leaks=leak_lines(sources.leaks),
         cards=sources.cards,
         agreement=agreement_lines(sources.agreement),
+        marked={judge for judge, mark in marked(sources.trials).items() if mark},
         marks=[mark for judge, mark in footnotes(sources.trials).items() if judge in sources.config.study.judges],
         runs=run_lines(sources.runs),
         sweeps=sources.sweeps,
@@ -210,13 +214,33 @@ def score_tables(scores: Sequence[ScoreRow], colours: Mapping[str, str]) -> list
 
 
 def _metric(metric: str, rows: Sequence[ScoreRow], colours: Mapping[str, str]) -> Metric:
-    name, low, high = _METRICS.get(metric, (f"Judge {metric.removeprefix('judge:')} (1 to 5)", 1.0, 5.0))
+    name, low, high = _title(metric)
 
     def place(value: float | None) -> float | None:
         return None if value is None else round(min(100.0, max(0.0, 100 * (value - low) / (high - low))), 2)
 
     lines = [Line(r, colours[r.arm], place(r.ci_low), place(r.ci_high), place(r.mean)) for r in rows]
-    return Metric(name, low, high, lines)
+    return Metric(name, low, high, lines, any(r.marked for r in rows))
+
+
+def _title(metric: str) -> tuple[str, float, float]:
+    return _METRICS.get(metric, (f"Judge {metric.removeprefix('judge:')} (1 to 5)", 1.0, 5.0))
+
+
+def tune_lines(tunes: Iterable[Mapping[str, str]], scores: Sequence[ScoreRow]) -> list[dict[str, Any]]:
+    """What tunes less tunes are by the metric of the verdict and by the judges, numbers as numbers, None where empty.
+
+    Asked closed book, unless there is nothing else; the other modes and metrics are in the table.
+    """
+    numbers = ("diff", "diff_low", "diff_high", "diff_worst", "diff_best", "p_holm", "detectable")
+    lines: list[dict[str, Any]] = [
+        {**row, **{key: float(row[key]) if row[key] else None for key in numbers}, "title": _title(row["metric"])[0]}
+        for row in tunes
+        if row["metric"] == verdict.choose_metric(scores, row["dataset"]) or row["metric"].startswith("judge:")
+    ]
+    for line in lines:
+        line["effect"] = verdict.effect_of(line["diff_low"], line["diff_high"], line["p_holm"])
+    return [line for line in lines if line["mode"] == "closed"] or lines
 
 
 def pick_questions(rows: Sequence[Row], count: int, arms: Sequence[str]) -> list[dict[str, Any]]:

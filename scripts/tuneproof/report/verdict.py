@@ -41,7 +41,8 @@ class ScoreRow:
     """One row of scores.csv: an arm's mean by one metric on one split, and its paired differences.
 
     `diff…` is to the base, `rag_diff…` to the same model's retrieval; `detectable` is the smallest difference to the
-    base that the study could have seen. `seeds` counts the trainings behind the row.
+    base that the study could have seen. `seeds` counts the trainings behind the row; `marked` is a judge's that beat no
+    metric on trial.
     """
 
     split: str
@@ -64,12 +65,15 @@ class ScoreRow:
     seeds: int = 1
     mean_worst: float | None = None
     mean_best: float | None = None
+    diff_worst: float | None = None
+    diff_best: float | None = None
     p_holm: float | None = None
     detectable: float | None = None
     rag_diff: float | None = None
     rag_diff_low: float | None = None
     rag_diff_high: float | None = None
     rag_p_holm: float | None = None
+    marked: bool = False
 
     @property
     def model(self) -> str:
@@ -89,15 +93,16 @@ class ScoreRow:
     @property
     def effect(self) -> Effect:
         """What the difference to the base shows."""
-        return _effect(self.diff_low, self.diff_high, self.p_holm)
+        return effect_of(self.diff_low, self.diff_high, self.p_holm)
 
     @property
     def against_retrieval(self) -> Effect:
         """What the difference to retrieval shows."""
-        return _effect(self.rag_diff_low, self.rag_diff_high, self.rag_p_holm)
+        return effect_of(self.rag_diff_low, self.rag_diff_high, self.rag_p_holm)
 
 
-def _effect(low: float | None, high: float | None, p: float | None) -> Effect:
+def effect_of(low: float | None, high: float | None, p: float | None) -> Effect:
+    """Say what a difference shows, from its interval and its p after Holm, None where it was not tested."""
     if low is None or high is None:
         return "unmeasured"
     if p is not None and p > LEVEL:
@@ -174,12 +179,15 @@ def _parse_row(row: Mapping[str, str], where: str) -> ScoreRow:
         seeds=int(number("seeds") or 1),
         mean_worst=number("mean_worst"),
         mean_best=number("mean_best"),
+        diff_worst=number("diff_worst"),
+        diff_best=number("diff_best"),
         p_holm=number("p_holm"),
         detectable=number("detectable"),
         rag_diff=number("rag_diff"),
         rag_diff_low=number("rag_diff_low"),
         rag_diff_high=number("rag_diff_high"),
         rag_p_holm=number("rag_p_holm"),
+        marked=text("marked") == "True",
     )
 
 
@@ -352,6 +360,8 @@ def p_value(p: float) -> str:
 def _reaches(row: ScoreRow) -> str:
     if row.metric == "fact_recall":
         return f"recalls {row.mean:.2f} of the facts"
+    if row.metric == "accuracy":
+        return f"names the right product in {row.mean:.2f} of the cases"
     if row.metric.startswith("judge:"):
         return f"scores {row.mean:.2f} of 5"
     return f"reaches a ROUGE-L of {row.mean:.2f}"

@@ -7,7 +7,7 @@ jackknife at once; the library for alpha is under the GPL besides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -24,12 +24,12 @@ ALL_ARMS = "all arms"
 _CELLS = 5_000_000
 
 
-def agree(rows: Sequence[Row]) -> list[Row]:
+def agree(rows: Sequence[Row], marked: Mapping[str, bool]) -> list[Row]:
     """Return the agreement's rows for each data set and split: of all arms together, then of each arm.
 
     `rows` are the joined answers of `table.join`. The first row of each is alpha over all judges, then come the pairs'
-    kappas. n counts the answers that at least two of the judges have scored, missing the others. Raises InputError
-    where fewer than two judges have scored.
+    kappas. n counts the answers that at least two of the judges have scored, missing the others. The column `marked`
+    names those of the judges that beat no metric on trial. Raises InputError where fewer than two judges have scored.
     """
     judges = sorted({judge for row in rows for judge in row["scores"]})
     if len(judges) < 2:
@@ -59,6 +59,7 @@ def agree(rows: Sequence[Row]) -> list[Row]:
                     "value": value,
                     "ci_low": low,
                     "ci_high": high,
+                    "marked": ", ".join(judges[i] for i in who if marked.get(judges[i])),
                 }
             )
     return sorted(table, key=lambda line: (line["dataset"], line["split"]))  # sorting is stable

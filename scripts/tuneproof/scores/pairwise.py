@@ -129,15 +129,20 @@ def taken_second(reply: Reply) -> float | None:
     return None if first is None else 1 - first
 
 
-def summarise(name: str, judge: str, arms: Sequence[str], choices: Sequence[Choice]) -> list[dict[str, Any]]:
+def summarise(
+    name: str, judge: str, arms: Sequence[str], choices: Sequence[Choice], marked: Mapping[str, bool]
+) -> list[dict[str, Any]]:
     """Return the comparison's row for each test set: how often the first arm wins, by page, and what the order did.
 
     `win_rate` counts a choice that the order decides as half. `order_changed` is the share of such choices among pairs
     that differ, `first_place` the share of all replies that take the answer shown first: 0.5 without a bias.
+    `win_rate_worst` and `win_rate_best` are the rate had the first arm lost, or won, every choice that is missing;
+    `marked` says of each judge that was on trial whether it beat no metric there.
     """
     return [
         {"comparison": name, "judge": judge, "split": split, "arm": arms[0], "other_arm": arms[1]}
         | _counted([choice for choice in choices if choice.split == split])
+        | {"marked": marked.get(judge)}
         for split in dict.fromkeys(choice.split for choice in choices)
     ]
 
@@ -147,16 +152,19 @@ def _counted(choices: Sequence[Choice]) -> dict[str, Any]:
 
     decided = [(c, outcome) for c in choices if (outcome := c.outcome) is not None]
     asked = [c for c, _ in decided if c.call_ids]
+    missing = len(choices) - len(decided)
     won = estimate([outcome for _, outcome in decided], [c.page_id for c, _ in decided], (0, 1))
     # asked about the same answer twice, in the first place and in the second
     places = [place for c in asked for place in ((c.first or 0) > 0.5, (c.second or 0) <= 0.5)]
     return {
         "n": len(decided),
-        "missing": len(choices) - len(decided),
+        "missing": missing,
         "same_answer": len(decided) - len(asked),
         "win_rate": won.mean,
         "win_rate_low": won.low,
         "win_rate_high": won.high,
+        "win_rate_worst": sum(outcome for _, outcome in decided) / len(choices),
+        "win_rate_best": (sum(outcome for _, outcome in decided) + missing) / len(choices),
         "wins": sum(outcome == 1 for _, outcome in decided),
         "losses": sum(outcome == 0 for _, outcome in decided),
         "order_changed": sum(c.outcome == 0.5 for c in asked) / len(asked) if asked else None,

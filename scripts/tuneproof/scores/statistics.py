@@ -201,12 +201,13 @@ def compare(
 ) -> Difference:
     """Compare two arms on the same questions.
 
-    `ours` has the shape (questions) or (seeds, questions), `theirs` (questions); `pages` names each question's page.
-    `flips` is the number of sign flips behind `p_permutation`, `scale` as for `estimate`, `wished` the true difference
-    that `questions_needed` is for, in the metric's unit. One page gives a mean and nothing else.
+    `ours` and `theirs` have the shape (questions) or (seeds, questions), as many seeds where both have several; `pages`
+    names each question's page. `flips` is the number of sign flips behind `p_permutation`, `scale` as for `estimate`,
+    `wished` the true difference that `questions_needed` is for, in the metric's unit. One page gives a mean and nothing
+    else.
     """
     ours = np.atleast_2d(np.asarray(ours, dtype=float))
-    theirs = np.asarray(theirs, dtype=float)
+    theirs = np.atleast_2d(np.asarray(theirs, dtype=float))
     n = ours.shape[1]
     if not n:
         return Difference(0)
@@ -224,10 +225,10 @@ def compare(
         low, high = max(low, -width), min(high, width)
     elif not found.error:  # nothing varies, and no scale says how far pages that were not seen could lie
         low = high = None
-    single = len(ours) == 1
+    single = len(each) == 1
     permutation = float(permutation_p(sums, counts, flips, seed)) if single else None
     spread = float(average.std(ddof=1))
-    arms = math.sqrt((float(ours.var(axis=1, ddof=1).mean()) + float(theirs.var(ddof=1))) / 2)
+    arms = math.sqrt((float(ours.var(axis=1, ddof=1).mean()) + float(theirs.var(axis=1, ddof=1).mean())) / 2)
     varies = found.error > 0
     least = 1e-9 * float(np.abs(theirs).max())  # below is rounding
     return Difference(

@@ -31,6 +31,7 @@ _TEXTS = {
 _LATEX = re.compile(r"[&%$#_{}]")
 _OURS = "this study"
 _NUMBERS = ("source", "dataset", "arm", "split", "metric", "n", "mean", "sd", "ci_low", "ci_high")
+_OF_JUDGES = ("missing", "mean_worst", "mean_best", "marked")
 _NOTHING = "–"
 
 
@@ -70,7 +71,11 @@ def judged(scores: Sequence[Row], published: Sequence[Row], of: Mapping[str, str
         "Scores from 1 to 5: mean ± standard deviation, in brackets the 95 % interval. Published scores are other "
         "judges' of other questions."
     )
-    return Table(caption, lines, _wide(lines, {j: j.removeprefix("judge:") for j in judges}, _mean_and_deviation))
+    marked = {line["metric"] for line in lines if line["marked"] == "True"}
+    if marked:
+        caption += " † on trial, not surely better than a metric that needs no judge."
+    titles = {judge: judge.removeprefix("judge:") + " †" * (judge in marked) for judge in judges}
+    return Table(caption, lines, _wide(lines, titles, _mean_and_deviation))
 
 
 def texts(scores: Sequence[Row], published: Sequence[Row], of: Mapping[str, str], encoders: Iterable[str]) -> Table:
@@ -205,7 +210,8 @@ def _with_best(name: str, suffix: str) -> str:
 
 
 def _line(source: str, row: Row) -> dict[str, Any]:
-    numbers = {key: row.get(key) or "" for key in _NUMBERS}
+    keys = (*_NUMBERS, *_OF_JUDGES) if _judged([row["metric"]]) else _NUMBERS
+    numbers = {key: row.get(key) or "" for key in keys}
     return {**numbers, "source": source}
 
 
@@ -233,8 +239,14 @@ def _wide(lines: Sequence[Row], columns: Mapping[str, str], cell: Any) -> list[d
 def _mean_and_deviation(line: Row) -> str:
     if line["mean"] == "":
         return _NOTHING
-    spread = f" ± {float(line['sd']):.2f}" if line["sd"] != "" else ""
-    return f"{float(line['mean']):.2f}{spread}{_interval(line, 2)}"
+    text = f"{float(line['mean']):.2f}"
+    text += f" ± {float(line['sd']):.2f}" if line["sd"] != "" else ""
+    text += _interval(line, 2)
+    if float(line["missing"] or 0) and line["mean_worst"] != "":
+        text += (
+            f"; {float(line['mean_worst']):.2f} to {float(line['mean_best']):.2f} with the {line['missing']} missing"
+        )
+    return text
 
 
 def _mean_and_interval(line: Row) -> str:

@@ -1,11 +1,12 @@
-"""Join answers with their scores, and make the table: split x arm x metric, with intervals and paired differences."""
+"""Join answers with their scores, and make the tables: split x arm x metric, and tune less tune, with intervals."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import combinations
+from typing import Any, NamedTuple
 
 from tuneproof.records import Answer, Chunk, Example, Measure, Score
 from tuneproof.scores.measure import VALUES
@@ -85,22 +86,47 @@ class _Arm:
     seeds: list[list[Row]]
     tested: bool
 
+    @property
+    def metrics(self) -> list[str]:
+        return _metrics(row for seed in self.seeds for row in seed)
 
-def summarise(rows: list[Row], flips: int, wished: float) -> list[Row]:
-    """Return the table's rows: for each data set, split, arm and metric n, mean, sd and interval, and the comparisons.
+    def asked(self, metric: str) -> dict[str, str]:
+        """The questions that a metric applies to, with their pages."""
+        return {row["example_id"]: row["page_id"] for row in self.seeds[0] if _applies(row, metric)}
+
+    def values(self, metric: str) -> list[dict[str, float]]:
+        """Each seed's values by question."""
+        return [
+            {row["example_id"]: value for row in rows if (value := value_of(row, metric)) is not None}
+            for rows in self.seeds
+        ]
+
+
+class Tables(NamedTuple):
+    """scores.csv, a line an arm and metric; tunes.csv, a line two tunes and metric."""
+
+    scores: list[Row]
+    tunes: list[Row]
+
+
+def summarise(rows: list[Row], flips: int, wished: float, marked: Mapping[str, bool]) -> Tables:
+    """Return for each data set, split, arm and metric n, mean, sd and interval, and the comparisons.
 
     Every arm is compared with the same model's base, closed book (columns `diff…`), a tuned one with the same model's
-    retrieval as well (`rag_…`), over the questions that both have a value for. A run that was trained with three seeds
-    or more has, after their rows, one over all of them, which is what is tested; its questions are those that every
-    seed has a value for. All p of the table are one family for Holm. `flips` is as in `statistics.compare`; `wished`
-    is the difference that `questions_needed` is for, as a share of the metric's scale.
+    retrieval as well (`rag_…`), over the questions that both have a value for. So is every two tunes of a model that
+    differ in their data set alone, or in their method alone: on which pairs to tune, and how. A run that was trained
+    with three seeds or more has, after their rows, one over all of them, which is what is tested; its questions are
+    those that every seed has a value for. All p of both tables are one family for Holm. `flips` is as in
+    `statistics.compare`; `wished` is the difference that `questions_needed` is for, as a share of the metric's scale;
+    `marked` says of each judge that was on trial whether it beat no metric there.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["split"]), []).append(row)
-    table = []
+    tables = Tables([], [])
     for (dataset, split), members in groups.items():
         arms = _arms(members)
+        where: Row = {"dataset": dataset, "split": split}
         for arm in arms:
             model = arm.run.split("/")[0]
             base, retrieval = (
@@ -109,9 +135,16 @@ def summarise(rows: list[Row], flips: int, wished: float) -> list[Row]:
             )
             if arm.run == f"{model}/base":
                 retrieval = None
-            for metric in _metrics(row for seed in arm.seeds for row in seed):
-                table.append(_line(dataset, split, arm, metric, base, retrieval, flips, wished))
-    return _with_holm(table)
+            for metric in arm.metrics:
+                line = _line(arm, metric, base, retrieval, flips, wished)
+                tables.scores.append(where | line | {"marked": _mark(metric, marked)})
+        for one, other in combinations([arm for arm in arms if arm.tested], 2):
+            if _differ_in_one(one, other):
+                for metric in one.metrics:
+                    if _is_tested(metric) and metric in other.metrics:
+                        line = _tune_less_tune(one, other, metric, flips, wished)
+                        tables.tunes.append(where | line | {"marked": _mark(metric, marked)})
+    return _with_holm(tables)
 
 
 def _arms(rows: list[Row]) -> list[_Arm]:
@@ -136,26 +169,29 @@ def _without_seed(run: str) -> str:
     return _SEED_IN_RUN.sub("", run)
 
 
-def _line(
-    dataset: str,
-    split: str,
-    arm: _Arm,
-    metric: str,
-    base: _Arm | None,
-    retrieval: _Arm | None,
-    flips: int,
-    wished: float,
-) -> Row:
-    seeds = [_values(members, metric) for members in arm.seeds]
-    asked = {row["example_id"]: row["page_id"] for row in arm.seeds[0] if _applies(row, metric)}
-    scored = [e for e in asked if all(e in values for values in seeds)]
-    scale = scale_of(metric)
-    own = estimate([[values[e] for e in scored] for values in seeds], [asked[e] for e in scored], scale)
+def _differ_in_one(one: _Arm, other: _Arm) -> bool:
+    """Whether two arms are tunes of one model, asked alike, that differ in their method alone or in their data set."""
+    (a, *how), (b, *else_how) = one.run.split("/"), other.run.split("/")
+    if (a, one.mode, len(how)) != (b, other.mode, len(else_how)) or len(how) < 2:
+        return False
+    return how[2:] == else_how[2:] and (how[0] == else_how[0]) != (how[1] == else_how[1])
+
+
+def _is_tested(metric: str) -> bool:
+    return metric.startswith("judge:") or metric in _TESTED
+
+
+def _mark(metric: str, marked: Mapping[str, bool]) -> bool | None:
+    return marked.get(metric.removeprefix("judge:")) if metric.startswith("judge:") else None
+
+
+def _line(arm: _Arm, metric: str, base: _Arm | None, retrieval: _Arm | None, flips: int, wished: float) -> Row:
+    seeds, asked = arm.values(metric), arm.asked(metric)
+    scored = _have(asked, seeds)
+    own = estimate([[values[e] for e in scored] for values in seeds], [asked[e] for e in scored], scale_of(metric))
     worst, best = _bounds(seeds, None, list(asked), metric)
-    tested = arm.tested and (metric.startswith("judge:") or metric in _TESTED)
-    line: Row = {
-        "dataset": dataset,
-        "split": split,
+    tested = arm.tested and _is_tested(metric)
+    return {
         "arm": arm.label,
         "run": arm.run,
         "mode": arm.mode,
@@ -171,42 +207,63 @@ def _line(
         "mean_best": best,
         "base_run": base.run if base else None,
         "base_mode": base.mode if base else None,
+        **_compared("", arm, base, metric, tested, flips, wished),
+        **_compared("rag_", arm, retrieval, metric, tested, flips, wished),
     }
-    for prefix, other in (("", base), ("rag_", retrieval)):
-        found, worst, best = Difference(0), None, None
-        if other:
-            theirs = _values(other.seeds[0], metric)
-            both = [e for e in scored if e in theirs]
-            found = compare(
-                [[values[e] for e in both] for values in seeds],
-                [theirs[e] for e in both],
-                [asked[e] for e in both],
-                flips,
-                scale,
-                wished * (scale[1] - scale[0]) if scale else None,
-            )
-            worst, best = _bounds(seeds, theirs, list(asked), metric)
-        line |= {
-            f"{prefix}diff_n": found.n or None,
-            f"{prefix}diff": found.mean,
-            f"{prefix}diff_low": found.low,
-            f"{prefix}diff_high": found.high,
-            f"{prefix}diff_worst": worst,
-            f"{prefix}diff_best": best,
-            f"{prefix}p": found.p if tested else None,
-            f"{prefix}p_permutation": found.p_permutation if tested else None,
-            f"{prefix}p_holm": None,
-            f"{prefix}d_z": found.d_z,
-            f"{prefix}d_av": found.d_av,
-            f"{prefix}design_effect": found.design_effect,
-            f"{prefix}detectable": found.detectable,
-            f"{prefix}questions_needed": found.questions_needed,
-        }
-    return line
+
+
+def _tune_less_tune(one: _Arm, other: _Arm, metric: str, flips: int, wished: float) -> Row:
+    return {
+        "mode": one.mode,
+        "metric": metric,
+        "arm": one.label,
+        "run": one.run,
+        "other_arm": other.label,
+        "other_run": other.run,
+        "seeds": len(one.seeds),
+        **_compared("", one, other, metric, True, flips, wished),
+    }
+
+
+def _compared(prefix: str, arm: _Arm, other: _Arm | None, metric: str, tested: bool, flips: int, wished: float) -> Row:
+    """The columns of a paired difference, over the questions that every seed of both arms has a value for."""
+    found, worst, best = Difference(0), None, None
+    if other:
+        asked, ours, theirs = arm.asked(metric), arm.values(metric), other.values(metric)
+        both, scale = _have(asked, [*ours, *theirs]), scale_of(metric)
+        found = compare(
+            [[values[e] for e in both] for values in ours],
+            [[values[e] for e in both] for values in theirs],
+            [asked[e] for e in both],
+            flips,
+            scale,
+            wished * (scale[1] - scale[0]) if scale else None,
+        )
+        worst, best = _bounds(ours, theirs, list(asked), metric)
+    return {
+        f"{prefix}diff_n": found.n or None,
+        f"{prefix}diff": found.mean,
+        f"{prefix}diff_low": found.low,
+        f"{prefix}diff_high": found.high,
+        f"{prefix}diff_worst": worst,
+        f"{prefix}diff_best": best,
+        f"{prefix}p": found.p if tested else None,
+        f"{prefix}p_permutation": found.p_permutation if tested else None,
+        f"{prefix}p_holm": None,
+        f"{prefix}d_z": found.d_z,
+        f"{prefix}d_av": found.d_av,
+        f"{prefix}design_effect": found.design_effect,
+        f"{prefix}detectable": found.detectable,
+        f"{prefix}questions_needed": found.questions_needed,
+    }
+
+
+def _have(asked: Iterable[str], seeds: Sequence[Mapping[str, float]]) -> list[str]:
+    return [e for e in asked if all(e in values for values in seeds)]
 
 
 def _bounds(
-    seeds: list[dict[str, float]], theirs: dict[str, float] | None, asked: list[str], metric: str
+    ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]] | None, asked: list[str], metric: str
 ) -> tuple[float | None, float | None]:
     """A judge's mean, or its difference to another arm's, had every score that is missing been the worst or the best.
 
@@ -216,23 +273,21 @@ def _bounds(
         return None, None
     low, high = scale_of(metric) or (1.0, 5.0)
 
-    def mean(values: dict[str, float], missing: float) -> float:
-        return sum(values.get(e, missing) for e in asked) / len(asked)
-
-    def ours(missing: float) -> float:
-        return sum(mean(values, missing) for values in seeds) / len(seeds)
+    def mean(seeds: Sequence[Mapping[str, float]], missing: float) -> float:
+        return sum(values.get(e, missing) for values in seeds for e in asked) / (len(seeds) * len(asked))
 
     if theirs is None:
-        return ours(low), ours(high)
-    return ours(low) - mean(theirs, high), ours(high) - mean(theirs, low)
+        return mean(ours, low), mean(ours, high)
+    return mean(ours, low) - mean(theirs, high), mean(ours, high) - mean(theirs, low)
 
 
-def _with_holm(table: list[Row]) -> list[Row]:
-    """Adjust all p of the table, of both comparisons, as one family."""
-    cells = [(line, prefix) for line in table for prefix in ("", "rag_")]
+def _with_holm(tables: Tables) -> Tables:
+    """Adjust all p of both tables, of all comparisons, as one family."""
+    cells = [(line, prefix) for line in tables.scores for prefix in ("", "rag_")]
+    cells += [(line, "") for line in tables.tunes]
     for (line, prefix), adjusted in zip(cells, holm([line[f"{p}p"] for line, p in cells]), strict=True):
         line[f"{prefix}p_holm"] = adjusted
-    return table
+    return tables
 
 
 def scale_of(metric: str) -> tuple[float, float] | None:
@@ -240,10 +295,6 @@ def scale_of(metric: str) -> tuple[float, float] | None:
     if metric.startswith("judge:"):
         return 1.0, 5.0
     return (0.0, 1.0) if metric.startswith(_SHARES) else None
-
-
-def _values(rows: list[Row], metric: str) -> dict[str, float]:
-    return {row["example_id"]: value for row in rows if (value := value_of(row, metric)) is not None}
 
 
 def value_of(row: Row, metric: str) -> float | None:

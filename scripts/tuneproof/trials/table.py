@@ -247,6 +247,12 @@ def footnotes(trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
+def marked(trials: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """Return for each judge that a trial has tried whether one has marked it, from the trials' JSON documents."""
+    judges = [row for trial in trials for row in trial["rows"] if row["kind"] == "judge"]
+    return {judge["name"]: any(row["marked"] for row in judges if row["name"] == judge["name"]) for judge in judges}
+
+
 def to_rows(trial: Trial) -> list[dict[str, Any]]:
     """Return the table as flat rows for CSV."""
     return [
