@@ -29,6 +29,14 @@ def test_what_needs_the_network_is_staged(workflow):
     assert workflow.planned("staged", profile="slurm") == staged
 
 
+def test_the_papers_three_judges_are_a_line_away(workflow):
+    (workflow.folder / "three.yaml").write_text("study: {judges: [gpt, gemini, prometheus]}\n")
+    study = ("--configfile", "studies/beyond-qa-pairs.yaml")
+    planned = workflow.planned(*study, "three.yaml", profile="slurm")
+    assert planned["judge"] == 3 * workflow.planned(*study, profile="slurm")["judge"]
+    assert planned["tabulate_agreement"] == 1
+
+
 def test_two_judges_are_compared_and_one_is_not(workflow):
     (workflow.folder / "two.yaml").write_text("study: {judges: [qwen, other]}\njudges: {other: {llm: qwen}}\n")
     planned = workflow.planned("--configfile", "two.yaml")

@@ -510,10 +510,10 @@ def test_without_judges_the_page_has_no_distributions() -> None:
 def test_scores_that_are_missing_and_judges_that_beat_no_metric_are_told_where_they_stand() -> None:
     config = load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
     bounds = {"missing": 4, "mean_worst": 0.5, "mean_best": 1.5, "diff_worst": -0.25, "diff_best": 0.75}
-    rows = study((0.1, 0.2), None, metric="judge:j") + [
-        score("m/lora/d/seed1", "closed", NEW, 0.6, (0.1, 0.2), metric="judge:j", marked=True, **bounds)
-    ]
-    html = page.render(TEMPLATE.read_text(encoding="utf-8"), page.Sources(config, MANIFEST, rows, [], {}, [], [], {}, []))
+    rows = study((0.1, 0.2), None, metric="judge:j")
+    rows.append(score("m/lora/d/seed1", "closed", NEW, 0.6, (0.1, 0.2), metric="judge:j", marked=True, **bounds))
+    sources = page.Sources(config, MANIFEST, rows, [], {}, [], [], {}, [])
+    html = page.render(TEMPLATE.read_text(encoding="utf-8"), sources)
     assert "(4 missing)" in html and "[0.50 to 1.50]" in html and "[−0.25 to +0.75]" in html
     assert html.count(">†</abbr>") == 1, "the judge was marked in the rows of one test set"
 
