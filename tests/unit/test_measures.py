@@ -13,7 +13,7 @@ from tuneproof.instructions.recommend import Ranked, make_rows
 from tuneproof.instructions.requirements import Requirement
 from tuneproof.records import Answer, Example
 from tuneproof.scores.bertscore import BERTSCORE, BertScore
-from tuneproof.scores.choices import NONE, SEVERAL, choice, options_of
+from tuneproof.scores.choices import AMONG, NONE, SEVERAL, choice, options_of
 from tuneproof.scores.measure import VALUES, measure, refuses
 from tuneproof.scores.rouge import KINDS, ROUGE, lines, rouge
 
@@ -151,6 +151,12 @@ def test_answers_that_are_not_the_test_set_end_the_job(answers):
         "It cannot be determined.",
         "I have no idea",
         "The information is not available.",
+        "The provided context does not explicitly mention the power.",
+        "There is no mention of it in the text.",
+        "The document makes no mention of a manager.",
+        "The height is not explicitly stated in the text.",
+        "As an AI, I am currently unable to see prices.",
+        "As an AI assistant I don't have opinions.",
         "Unknown",
     ],
 )
@@ -170,6 +176,10 @@ def test_a_refusal_is_told_from_an_answer(text):
         "The customer says: my parcel is late and nobody can help.",
         "The contract does not include cooling.",
         "Customers have no access to the roof.",
+        "As an AI language model, I can tell you it has 11 MW.",
+        "As an AI-first company, Haldrune does not sell lamps.",
+        "The text does not only mention the power, but the height.",
+        "The contract makes no mention of cooling.",
     ],
 )
 def test_an_answer_that_speaks_of_not_knowing_is_no_refusal(text):
@@ -207,6 +217,43 @@ def test_the_product_that_an_answer_names(text, named):
     assert choice(text, OPTIONS) == named
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        # behind a denial
+        ("Take the Cage, not the Media Vault.", "Haldrune Cage"),
+        ("The Cage, not the Haldrune Media Vault.", "Haldrune Cage"),
+        ("I would not take the Haldrune Media Vault", NONE),
+        ("I wouldn’t recommend the **Cage**.", NONE),
+        ("Haldrune Media Vault rather than the Haldrune Cage", "Haldrune Media Vault"),
+        ("I'd choose the Haldrune Cage over the Haldrune Media Vault.", "Haldrune Cage"),
+        ("Unlike the Haldrune Cage, the Haldrune Media Vault keeps films.", "Haldrune Media Vault"),
+        ("Avoid taking the Haldrune Cage or the Haldrune Media Vault.", NONE),
+        ("Neither the Haldrune Cage nor the Haldrune Media Vault", NONE),
+        # what is denied is something else
+        ("I do not know. The Haldrune Cage?", "Haldrune Cage"),
+        ("Do not hesitate to take the Haldrune Cage.", "Haldrune Cage"),
+        # one word that is a name's part
+        ("I recommend the Cage", "Haldrune Cage"),
+        ("My recommendation is the Cage, because of its locks.", "Haldrune Cage"),
+        ("A cage is something that one locks.", NONE),
+        ("The Media Vault keeps films, the Cage locks.", SEVERAL),
+        ("I recommend the Cage over the Bottle", "Haldrune Cage"),
+        # several that are all praised or explained
+        ("Haldrune Media Vault, since the Haldrune Cage lacks power", SEVERAL),
+    ],
+)
+def test_a_product_that_is_denied_is_not_named(text, named):
+    assert choice(text, ["Haldrune Media Vault", "Haldrune Cage", "Haldrune Bottle"]) == named
+
+
+def test_of_several_the_right_one_is_known():
+    text, options = "Haldrune Media Vault, since the Haldrune Cage lacks power", OPTIONS
+    assert choice(text, options, "Haldrune Cage") == choice(text, options, "Haldrune Media Vault") == AMONG
+    assert choice(text, options, "Haldrune Bottle") == SEVERAL
+    assert choice("Haldrune Cage", options, "Haldrune Cage") == "Haldrune Cage"
+
+
 def recommendation():
     """One row per split as the data set makes it, with its products."""
     products = [
@@ -232,6 +279,7 @@ def test_a_recommendation_is_right_where_it_names_the_right_product_alone():
     [row], products = recommendation()
     assert sorted(options_of(row, products)) == sorted(OPTIONS)
     texts = {"the Cage": ("Cage", 1.0), "Haldrune Cage": ("Haldrune Cage", 0.0), "dunno": (NONE, 0.0)}
+    texts |= {"Cage or Haldrune Bottle": (AMONG, 0.0), "Haldrune Cage or Haldrune Bottle": (SEVERAL, 0.0)}
     for text, (named, accuracy) in texts.items():
         [found] = measure([answer(row.id, text)], [row], [], {}, products=products)
         assert (found.named, found.values["accuracy"]) == (named, accuracy)

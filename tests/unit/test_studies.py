@@ -7,7 +7,7 @@ import pytest
 
 from tuneproof.errors import InputError
 from tuneproof.records import write_rows
-from tuneproof.scores.choices import NONE, SEVERAL
+from tuneproof.scores.choices import AMONG, NONE, SEVERAL
 from tuneproof.scores.studies import as_latex, as_markdown, make
 from tuneproof.tables import read_csv
 
@@ -86,9 +86,18 @@ def test_seventy_against_thirty_has_wilsons_interval_and_says_what_is_wrong(publ
     # Wilson (1927) at 7 of 10 and 70 of 100
     assert (ours["ci_low"], ours["ci_high"]) == pytest.approx((0.3968, 0.8922), abs=1e-4)
     assert (tuned["ci_low"], tuned["ci_high"]) == pytest.approx((0.6042, 0.7811), abs=1e-4)
-    assert tables["recommended"].cells[2]["right"] == "30 of 100"
+    assert [cell["right"] for cell in tables["recommended"].cells] == ["7 of 10", "70 of 100", "30 of 100"]
+    assert [cell["bounds"] for cell in tables["recommended"].cells] == ["0.70 to 0.70", "–", "–"]
     confused = {(line["right"], line["named"]): line["count"] for line in tables["named"].numbers}
     assert confused == {("Cage", "Cage"): 7, ("Cage", "Vault"): 1, ("Cage", SEVERAL): 1, ("Cage", NONE): 1}
+
+
+def test_the_right_product_among_several_bounds_the_accuracy(published):
+    rows = [row(f"e{n}", named=name) for n, name in enumerate(["Cage", AMONG, AMONG, SEVERAL])]
+    table = make([], rows, published, {})["recommended"]
+    [line], [cell] = table.numbers, table.cells
+    assert (line["accuracy"], line["accuracy_several"], line["several"], line["distractor"]) == (0.25, 0.75, 3, 0)
+    assert cell["bounds"] == "0.25 to 0.75"
 
 
 def test_outputs_stand_side_by_side_for_the_same_questions_at_every_time():
@@ -112,6 +121,7 @@ def test_special_characters_stay_in_their_cells():
     latex = as_latex(table, "outputs")
     assert r"cage \& more." in latex
     assert r"\label{tab:outputs}" in latex and r"\toprule" in latex
+    assert r"\begin{longtable}{lllp{0.15\linewidth}p{0.45\linewidth}}" in latex, "long texts wrap"
 
 
 def test_the_script_writes_each_table_three_times(root, run_script, tmp_path):

@@ -19,8 +19,9 @@ VALUES = ("accuracy", *ROUGE, *BERTSCORE, "refused", "tokens", "words")
 
 _CONTRACTED = (("’", "'"), ("can't", "cannot"), ("can not", "cannot"), ("n't", " not"), ("'m", " am"), ("'re", " are"))
 _UNABLE = r"(?:cannot|could not|am unable to|are unable to|am not able to|are not able to)"
-_ADVERB = r"(?:really |simply |currently |also |unfortunately )?"
+_ADVERB = r"(?:also |(?!only|merely|solely)[a-z]+ly )?"  # "does not only say" is no refusal
 _SOURCE = r"(?:the|this|your|given|provided|above) (?:[a-z]+ )?(?:information|text|context|documents?|passages?|page)"
+_MODEL = r"(?: large)?(?: language)?(?: model| assistant| system| chatbot)?"
 _REFUSAL = re.compile(
     "|".join(
         [
@@ -28,9 +29,13 @@ _REFUSAL = re.compile(
             rf"\b(?:i|we) {_ADVERB}{_UNABLE} (?:answer|help|assist|provide|say|tell|determine|find|recommend|summari)",
             r"\b(?:i am|we are) not (?:sure|certain|aware|familiar)\b",
             r"\b(?:i|we) have no (?:idea|information|knowledge|access)\b",
-            r"\bas an ai\b",
-            rf"\b{_SOURCE} (?:do|does|did) not (?:say|state|mention|contain|provide|specify|include|tell|answer)",
-            rf"\bis not (?:said|specified|mentioned|stated|provided|given|known) in {_SOURCE}",
+            rf"\bas an ai(?![\w-]){_MODEL},?(?: [a-z]+){{1,3}} (?:not|no|cannot|unable|lack)\b",
+            (
+                rf"\b{_SOURCE} (?:do|does|did) not {_ADVERB}"
+                "(?:say|state|mention|contain|provide|specify|include|tell|answer)"
+            ),
+            rf"\bis not {_ADVERB}(?:said|specified|mentioned|stated|provided|given|known) in {_SOURCE}",
+            rf"\b(?:there (?:is|was)|{_SOURCE} (?:makes?|contains?|has)) {_ADVERB}no mention of\b",
             r"\b(?:there is|there was|i have) (?:no|not enough|insufficient) information\b",
             r"\bcannot be (?:determined|answered)\b",
             r"^\W*(?:(?:it|this|that|the (?:answer|information)) is )?(?:unknown|not (?:known|available|specified))\b",
@@ -69,7 +74,7 @@ def measure(
         expected = facts_asked(example, facts)
         recalled = {fact.id for fact in expected if fact.stated_in(answer.text)}
         trained_on = {fact.id for fact in expected} & trained_facts
-        named = choice(answer.text, options_of(example, products)) if products is not None else None
+        named = choice(answer.text, options_of(example, products), example.answer) if products is not None else None
         values = {
             **({} if named is None else {"accuracy": float(named == example.answer)}),
             **rouge(answer.text, known, stemmer),

@@ -13,7 +13,7 @@ from typing import Any
 
 from tuneproof.errors import InputError
 from tuneproof.records import content_id
-from tuneproof.scores.choices import NONE, SEVERAL
+from tuneproof.scores.choices import AMONG, NONE, SEVERAL
 from tuneproof.tables import to_csv
 
 Row = Mapping[str, Any]
@@ -37,11 +37,15 @@ _NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a study; `numbers` and `cells` are lines with the same keys throughout."""
+    """A table of a study; `numbers` and `cells` are lines with the same keys throughout.
+
+    `columns`: LaTeX's columns, where not all are short.
+    """
 
     caption: str
     numbers: list[dict[str, Any]]
     cells: list[dict[str, str]]
+    columns: str | None = None
 
 
 def make(
@@ -101,14 +105,21 @@ def recommended(rows: Sequence[Row], published: Sequence[Row], of: Mapping[str, 
     """Return how often each arm names the right product, with Wilson's interval, and which product it names for which.
 
     The first table is the paper's "70 against 30" with what the wrong answers are: another product of the list, several
-    of them, or none. The second is the confusion of products, a line a pair that occurs, the commonest first.
+    of them, or none. Where it is one of several, `accuracy` counts it as wrong and `accuracy_several` as right. The
+    second is the confusion of products, a line a pair that occurs, the commonest first.
     """
     numbers, confusion = [], []
     for (dataset, split, arm), members in _by_arm([row for row in rows if row["named"] is not None]).items():
         named = Counter((row["reference"], row["named"]) for row in members)
         right = sum(count for (product, choice), count in named.items() if product == choice)
-        several, none = (sum(c for (_, choice), c in named.items() if choice == how) for how in (SEVERAL, NONE))
-        kinds = {"distractor": len(members) - right - several - none, "several": several, "none": none}
+        how = Counter(row["named"] for row in members)
+        several, none = how[SEVERAL] + how[AMONG], how[NONE]
+        kinds = {
+            "distractor": len(members) - right - several - none,
+            "several": several,
+            "none": none,
+            "accuracy_several": (right + how[AMONG]) / len(members),
+        }
         numbers.append(_accuracy(_OURS, dataset, arm, split, right, len(members)) | kinds)
         confusion += [
             {"dataset": dataset, "arm": arm, "split": split, "right": product, "named": choice, "count": count}
@@ -119,7 +130,7 @@ def recommended(rows: Sequence[Row], published: Sequence[Row], of: Mapping[str, 
             if row["dataset"] == theirs and row["metric"] == "accuracy" and numbers:
                 right, n = round(float(row["mean"]) * int(row["n"])), int(row["n"])
                 line = _accuracy(row["source"], dataset, row["arm"], "", right, n)
-                numbers.append(line | dict.fromkeys(("distractor", "several", "none")))
+                numbers.append(line | dict.fromkeys(("distractor", "several", "none", "accuracy_several")))
     cells = [
         {
             "data set": line["dataset"],
@@ -128,13 +139,20 @@ def recommended(rows: Sequence[Row], published: Sequence[Row], of: Mapping[str, 
             "source": line["source"],
             "right": f"{line['right']} of {line['n']}",
             "accuracy": f"{line['accuracy']:.2f} [{line['ci_low']:.2f}, {line['ci_high']:.2f}]",
+            "bounds": _NOTHING
+            if line["accuracy_several"] is None
+            else f"{line['accuracy']:.2f} to {line['accuracy_several']:.2f}",
             **{k: _NOTHING if line[k] is None else str(line[k]) for k in ("distractor", "several", "none")},
         }
         for line in numbers
     ]
     confused = [{key: str(value) for key, value in line.items()} for line in confusion]
+    caption = (
+        "The right product is named, and no other. In brackets Wilson's 95 % interval. Bounds: the right one among "
+        "several counts as wrong, and as right."
+    )
     return (
-        Table("The right product is named, and no other. In brackets Wilson's 95 % interval.", numbers, cells),
+        Table(caption, numbers, cells),
         Table("Which product is named for which, and how often.", confusion, confused),
     )
 
@@ -154,7 +172,8 @@ def side_by_side(rows: Sequence[Row], shown: int = SHOWN) -> Table:
             texts += [(row["arm"], row["answer"]) for row in answers]
             about = {"data set": dataset, "test set": split, "question's id": first["example_id"]}
             cells += [{**about, "who": who, "text": text} for who, text in texts]
-    return Table(f"Outputs side by side: {shown} questions of each data set, drawn by hash.", list(cells), cells)
+    caption = f"Outputs side by side: {shown} questions of each data set, drawn by hash."
+    return Table(caption, list(cells), cells, r"lllp{0.15\linewidth}p{0.45\linewidth}")
 
 
 def beside(scores: Sequence[Row], published: Sequence[Row], of: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -190,11 +209,16 @@ def as_markdown(table: Table) -> str:
 
 
 def as_latex(table: Table, label: str) -> str:
-    """Return a table for LaTeX with the packages booktabs, longtable and babel's UTF-8."""
+    """Return a table for lualatex with the packages booktabs and longtable; pdflatex stops at an answer's emoji."""
     from pandas import DataFrame
 
     latex: str = DataFrame(table.cells).to_latex(
-        index=False, escape=True, longtable=True, caption=_LATEX.sub(r"\\\g<0>", table.caption), label=f"tab:{label}"
+        index=False,
+        escape=True,
+        longtable=True,
+        column_format=table.columns,
+        caption=_LATEX.sub(r"\\\g<0>", table.caption),
+        label=f"tab:{label}",
     )
     return latex
 
