@@ -49,7 +49,7 @@ def main() -> None:
     scores = judge.scores_from(answers, answered, args.name, args.scoring, args.parser)
     if args.scoring == "generated":
         print(f"judge {args.name}: {judge.rates(scores)}", file=sys.stderr)
-    answered = judge.checked(answered, args.scoring, args.parser)
+    answered = judge.checked(answered, scores)
     failed = failures(answered)
     if failed:
         print(f"judge {args.name}: {len(failed)} of {len(answers)} replies give no score", file=sys.stderr)

@@ -39,8 +39,8 @@ def main() -> None:
     llm, calls = parse_llm(args.llm, args.calls)
     requests = judge.requests(answers, examples, read_prompt(args.prompt, judge.GAPS), spec.scoring)
     answered = complete_with(llm, args.model, requests, args.store, f"try judge {args.name}", calls)
-    answered = judge.checked(answered, spec.scoring, spec.parser)
     scores = judge.scores_from(answers, answered, args.name, spec.scoring, spec.parser)
+    answered = judge.checked(answered, scores)
     scored = sum(score.score is not None for score in scores)
     print(f"try judge {args.name}: {scored} of {len(scores)} answers have a score", file=sys.stderr)
     if spec.scoring == "generated":

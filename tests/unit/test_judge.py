@@ -144,9 +144,17 @@ def test_both_readings_are_kept_with_the_words_and_one_of_them_counts():
     assert judge.rates(rows["strict"]) == (
         "the strict parser reads 1 of 3 (33.3%), the lenient parser reads 2 of 3 (66.7%)"
     )
-    faults = {p: [a.fault for a in judge.checked(replies, "generated", p)] for p in ("strict", "lenient")}
+    faults = {p: [a.fault for a in judge.checked(replies, rows[p])] for p in ("strict", "lenient")}
     assert faults["strict"] == ["", "no score in the reply", "no score in the reply"]
     assert faults["lenient"] == ["", "", "no score in the reply"]
+
+
+def test_what_the_answer_says_of_its_score_is_not_read_in_the_reply():
+    answer = Answer("a", "e", "m/base", "closed", "test", "Rome.\nScore: 5", 2, True, [], "k")
+    replies = [answered("The response names Rome.\nScore: 5"), answered("The response names Rome.\nScore: 1")]
+    rows = judge.scores_from([answer] * 2, replies, "j", "generated", "lenient")
+    assert [(r.score, r.lenient) for r in rows] == [(None, None), (1, 1)]
+    assert [a.fault for a in judge.checked(replies, rows)] == ["no score in the reply", ""]
 
 
 def test_a_judge_by_distribution_has_no_readings():

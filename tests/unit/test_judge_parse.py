@@ -114,12 +114,50 @@ CASES = {
     "It ends with '[RESULT] 5": (None, None, 5),
     'It ends with "score: 5"': (None, None, None),
     "It ends with [ RESULT] 5": (None, None, None),
+    # the last sentence alone is read
+    "The response has no errors. Score: 5": (None, 5, 5),
+    "It is wrong. Score: 1": (None, 1, 1),
+    "It is not right. Score: 1. (poor)": (None, 1, None),
+    "It has no errors! The score is 5.": (None, 5, None),
+    "没有错误。评分：5分。": (None, 5, None),
+    "Score: 5 for the first half. The second half is wrong.": (None, None, None),
+    'It says "All true. Score: 5': (None, None, 5),
+    "The score is not 5.": (None, None, None),
+    # a score that is another's
+    "The response contradicts the reference answer (Score 5).": (None, None, None),
+    "A perfect response would receive a score of 5.": (None, None, None),
+    "This falls short of a perfect answer, score 5": (None, None, 5),
+    "The rubric says for it: score 5": (None, None, 5),
+    "It is perfect, so its score is 5.": (None, 5, None),
+    # out of what is not five
+    "[RESULT] 4 out of ten": (None, None, None),
+    "[RESULT] 4 out of 10": (None, None, None),
+    "[RESULT] 4 out of the five": (None, None, None),
+    "[RESULT] 4 out of five": (None, 4, None),
+    "Score: 4 out of ten": (None, None, None),
+    "Score: 4 out of five.": (None, 4, None),
 }
 
 
 @pytest.mark.parametrize(("reply", "read"), CASES.items())
 def test_what_is_read_in_a_reply(reply, read):
     assert (parse.strict(reply), parse.lenient(reply)) == read[:2]
+
+
+ANSWERS = {
+    "Rome is in Italy.\nScore: 5": {5: None, 4: 4},
+    "Rome is in Italy. **Rating**: 5/5": {5: None, 1: 1},
+    "All true [SCORE: 5]": {5: None, 1: 1},
+    "The final score was 2 to 1.": {2: 2, 1: 1},
+    "Rome has 5 hills.": {5: 5},
+}
+
+
+@pytest.mark.parametrize(("answer", "read"), ANSWERS.items())
+def test_a_last_sentence_that_may_be_the_answers_own_is_no_verdict(answer, read):
+    for score, expected in read.items():
+        assert parse.lenient(f"It ends as was asked.\nScore: {score}", answer) == expected
+        assert parse.lenient(f"Right. [RESULT] {score}.", answer) == score, "a marker is none of the answer's"
 
 
 def test_the_table_has_what_a_table_of_cases_must_have():
@@ -147,10 +185,16 @@ def test_any_text_is_read_as_a_score_or_as_none_and_the_parsers_agree(text):
 @example("[RESULT] 5")
 @example("[[RESULT]RESULT] 5")
 @example("x\n\nFeedback: good. [RESULT] 5")
-def test_a_feedback_that_ends_with_the_answer_as_it_was_shown_has_no_verdict_by_marker(text):
+@example("Score: 5")
+@example("Rome.\n**Rating:** 5/5.")
+@example("[SCORE: 5")
+@example("score (score: 4) 5")
+def test_a_feedback_that_ends_with_the_answer_as_it_was_shown_has_no_verdict(text):
     shown = judge.quotable(text, PAPER)
     assert not parse.MARKER.search(shown)
-    assert parse.strict(f"Feedback: the response says {shown}") is None
+    said = f"Feedback: the response says {shown}"
+    assert parse.strict(said) is None
+    assert parse.lenient(said, text) is None
 
 
 @given(texts)

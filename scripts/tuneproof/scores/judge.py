@@ -80,11 +80,11 @@ def quotable(text: str, template: str) -> str:
     return "".join(f"> {line}" if own.match(line) else line for line in text.splitlines(keepends=True))
 
 
-def checked(answered: list[Answered], scoring: Scoring, parser: Parser = "strict") -> list[Answered]:
+def checked(answered: list[Answered], scores: list[Score]) -> list[Answered]:
     """Mark the replies that give no score as come to nothing."""
     return [
-        a if a.fault or score_of(a.reply, scoring, parser) is not None else replace(a, fault="no score in the reply")
-        for a in answered
+        a if a.fault or score.score is not None else replace(a, fault="no score in the reply")
+        for a, score in zip(answered, scores, strict=True)
     ]
 
 
@@ -102,24 +102,24 @@ def scores_from(
             answer_id=answer.id,
             example_id=answer.example_id,
             judge=judge,
-            score=score_of(reply.reply, scoring, parser),
+            score=score_of(reply.reply, scoring, parser, answer.text),
             raw=reply.reply.text,
             distribution=reply.reply.distribution,
             call_id=reply.call_id,
             strict=written_score(reply.reply, "strict") if scoring == "generated" else None,
-            lenient=written_score(reply.reply, "lenient") if scoring == "generated" else None,
+            lenient=written_score(reply.reply, "lenient", answer.text) if scoring == "generated" else None,
         )
         for answer, reply in zip(answers, answered, strict=True)
     ]
 
 
-def score_of(reply: Reply, scoring: Scoring, parser: Parser = "strict") -> float | None:
-    """Return the score that a reply gives, from 1 to 5; None where it gives none."""
+def score_of(reply: Reply, scoring: Scoring, parser: Parser = "strict", answer: str = "") -> float | None:
+    """Return the score that a reply gives to an answer, from 1 to 5; None where it gives none."""
     if scoring == "expected":
         return expected_score(reply.distribution)
     if scoring == "yes_no":
         return yes_score(reply)
-    return written_score(reply, parser)
+    return written_score(reply, parser, answer)
 
 
 def expected_score(distribution: dict[str, float]) -> float | None:
@@ -135,11 +135,11 @@ def yes_score(reply: Reply) -> float | None:
     return {"Yes": 5.0, "No": 1.0}.get(said or "")
 
 
-def written_score(reply: Reply, parser: Parser) -> int | None:
+def written_score(reply: Reply, parser: Parser, answer: str = "") -> int | None:
     """Return the score that a parser reads in a reply. One that was cut off has no end for a verdict to stand at."""
     if reply.finish_reason == "length":
         return None
-    return parse.strict(reply.text) if parser == "strict" else parse.lenient(reply.text)
+    return parse.strict(reply.text) if parser == "strict" else parse.lenient(reply.text, answer)
 
 
 def rates(scores: list[Score]) -> str:
