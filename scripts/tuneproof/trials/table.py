@@ -21,11 +21,11 @@ from tuneproof.trials.evouna import JudgedAnswer
 from tuneproof.trials.statistics import (
     Auc,
     Bin,
+    Brier,
+    CalibrationError,
     Interval,
     Kappa,
     best_threshold,
-    brier,
-    calibration_error,
     draws,
     interval,
     reliability,
@@ -38,8 +38,8 @@ class Tried:
 
     `n` answers of the reporting half have a score, `missing` none; all figures are over those, but `worst` and `best`,
     the AUC were each missing score the wrongest or the rightest possible. `difference` is the AUC less that of the best
-    metric, over the same answers; of the metrics only judges have one. Where hardly an answer has a score, there are no
-    figures.
+    metric, over the same answers, `worst_difference` that of `worst`, over all answers; only judges have them. Where
+    hardly an answer has a score, there are no figures.
     """
 
     name: str
@@ -52,17 +52,17 @@ class Tried:
     best: float | None
     threshold: float | None
     kappa: Interval
-    brier: float | None
-    calibration_error: float | None
+    brier: Interval
+    calibration_error: Interval
     bins: list[Bin]
     difference: Interval | None = None
+    worst_difference: float | None = None
 
     @property
     def marked(self) -> bool:
-        """Whether it is a judge whose AUC is not surely above the best metric's."""
-        return self.kind == "judge" and not (
-            self.difference and self.difference.low is not None and self.difference.low > 0
-        )
+        """Whether it is a judge not surely above the best metric, or not above it with each missing score wrong."""
+        surely = self.difference and self.difference.low is not None and self.difference.low > 0
+        return self.kind == "judge" and not (surely and (self.worst_difference is None or self.worst_difference > 0))
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,13 @@ def try_all(
         return max((t for t in tried if t.kind == kind), key=lambda t: t.auc_chosen_by or 0.0).name
 
     best_metric, values = best("metric"), {name: scores for name, _, scores in methods}
+    to_beat = next(t.auc.value for t in tried if (t.name, t.kind) == (best_metric, "metric")) or 0.0
     tried = [
-        replace(t, difference=_difference(values[t.name], values[best_metric], report, drawn))
+        replace(
+            t,
+            difference=_difference(values[t.name], values[best_metric], report, drawn),
+            worst_difference=None if t.worst is None else t.worst - to_beat,
+        )
         if t.kind == "judge"
         else t
         for t in tried
@@ -177,9 +182,9 @@ def _try(name: str, kind: str, scores: Sequence[float | None], choose: _Half, re
     )
     if len(set(by[1])) < 2 or len(set(of[1])) < 2:
         none = Interval(None, None, None)
-        return Tried(name, kind, len(of[0]), missing, None, none, low, high, None, none, None, None, [])
+        return Tried(name, kind, len(of[0]), missing, None, none, low, high, None, none, none, none, [])
     threshold = best_threshold(by[0], by[1])
-    auc, kappa, bins = Auc(*of), Kappa(*of, threshold), reliability(of[0], of[1])
+    auc, kappa, brier, error = Auc(*of), Kappa(*of, threshold), Brier(*of), CalibrationError(*of)
     return Tried(
         name=name,
         kind=kind,
@@ -191,9 +196,9 @@ def _try(name: str, kind: str, scores: Sequence[float | None], choose: _Half, re
         best=high,
         threshold=threshold,
         kappa=interval(kappa.of(ones), kappa.of(drawn)),
-        brier=brier(of[0], of[1]),
-        calibration_error=calibration_error(bins),
-        bins=bins,
+        brier=interval(brier.of(ones), brier.of(drawn)),
+        calibration_error=error.interval(drawn),
+        bins=reliability(of[0], of[1]),
     )
 
 
@@ -226,7 +231,10 @@ def sentences(trial: Trial) -> list[str]:
         said.append(f"The intervals are not corrected for {len(marked) + len(other)} judges.")
     silent = [f"{row.name} {row.missing} of {row.n + row.missing}" for row in trial.rows if row.missing]
     if silent:
-        said.append(f"Answers without a score: {', '.join(silent)}; figures are over the others.")
+        said.append(
+            f"Answers without a score: {', '.join(silent)}; figures are over the others, and a judge is marked, too, "
+            f"where it would not be above {metric.name} with each of them the wrong way."
+        )
     return said
 
 
@@ -242,7 +250,7 @@ def footnotes(trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
                 found.setdefault(row["name"], []).append(f"{trial['trial']} ({trial['best_metric']})")
     return {
         judge: f"Judge {judge} does not surely tell correct answers from wrong ones better than a metric that needs no "
-        f"judge, on answers that people have judged: {', '.join(where)}."
+        f"judge, its missing scores taken for wrong, on answers that people have judged: {', '.join(where)}."
         for judge, where in found.items()
     }
 
@@ -268,8 +276,8 @@ def to_rows(trial: Trial) -> list[dict[str, Any]]:
             **_flat("auc_less_best_metric", row.difference or Interval(None, None, None)),
             "threshold": row.threshold,
             **_flat("kappa", row.kappa),
-            "brier": row.brier,
-            "calibration_error": row.calibration_error,
+            **_flat("brier", row.brier),
+            **_flat("calibration_error", row.calibration_error),
             "marked": row.marked,
         }
         for row in trial.rows
@@ -294,8 +302,8 @@ def to_markdown(name: str, source: str, trial: Trial) -> str:
             _interval(row.auc) + bounds,
             _interval(row.difference, signed=True) if row.difference else "",
             _interval(row.kappa),
-            _number(row.brier),
-            _number(row.calibration_error),
+            _interval(row.brier),
+            _interval(row.calibration_error),
             str(row.n),
             str(row.missing),
         ]
@@ -306,7 +314,7 @@ def to_markdown(name: str, source: str, trial: Trial) -> str:
         f"nothing was chosen by, of which {trial.correct:.1%} are correct; 95 % intervals by question. Bold: the judge "
         "and the metric chosen on the other half, as was each threshold of kappa. Brier score and expected calibration "
         "error take (score - 1) / 4, or the metric, for the probability of being correct. † not surely better than the "
-        "best metric."
+        "best metric, or no better were each missing score the wrong way."
     )
     return "\n".join([f"# Trial {name}", "", about, "", *lines, "", *(f"- {s}" for s in sentences(trial))]) + "\n"
 
