@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
@@ -324,12 +323,12 @@ def _interval(gain: Row) -> str:
 
 def wilson(hits: int, n: int) -> tuple[float, float] | None:
     """Wilson's score interval at 95 % (Wilson 1927); None for no trials. It stays sound at 0 and at n hits."""
+    from scipy.stats import binomtest
+
     if n == 0:
         return None
-    z, p = 1.959964, hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def leak_lines(cells: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:

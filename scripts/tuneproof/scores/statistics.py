@@ -372,13 +372,3 @@ def questions_needed(mean: Mean, n: int, wished: float) -> int | None:
         return None
     times = math.exp(least) if short(least) >= 0 else math.exp(float(optimize.brentq(short, least, most, xtol=1e-4)))
     return math.ceil(times * n)
-
-
-def page_weights(pages: Sequence[str], resamples: int, seed: int = 0) -> Any:
-    """Return how often each answer counts in each resample of pages, shape (1 + resamples, answers).
-
-    The first row is the data themselves.
-    """
-    names, page = np.unique(np.asarray(pages), return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    return np.vstack([np.ones(len(names)), drawn])[:, page]
