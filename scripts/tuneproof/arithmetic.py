@@ -6,14 +6,36 @@ A CPU without instructions for bf16 emulates it, and multiplies matrices many ti
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
+
+from tuneproof.errors import InputError
 
 Precision = Literal["bf16", "fp32"]
 Wanted = Literal["auto", "bf16", "fp32"]
 
 # the words of /proc/cpuinfo for bf16 products: Intel and AMD, Intel's tiles, ARM
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def device() -> str:
+    """Return where torch computes, cuda or cpu; raise InputError where this job was given a GPU that it cannot use.
+
+    A CPU would take days. Slurm names a job's GPUs in CUDA_VISIBLE_DEVICES; a torch for CPUs is asked for none.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    given, built_for = os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.version.cuda
+    if built_for and given not in ("", "-1", "NoDevFiles"):
+        raise InputError(
+            f"the GPU cannot be used: CUDA_VISIBLE_DEVICES is {given!r} and torch is built for CUDA {built_for}, which "
+            "the driver does not offer; expected a driver that does (`nvidia-smi` names its CUDA version), and in a "
+            "container `--nv`. To compute on the CPU set CUDA_VISIBLE_DEVICES to nothing"
+        )
+    return "cpu"
 
 
 def fast_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> Precision:

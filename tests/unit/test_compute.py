@@ -6,9 +6,11 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tuneproof.arithmetic import device
 from tuneproof.errors import InputError
+from tuneproof.llm.transformers import Base
 from tuneproof.training.compute import Shape, coming_bytes, data_sheet
-from tuneproof.training.tune import own_gpu, refuse_unusable_gpu
+from tuneproof.training.tune import own_gpu
 
 SIZES = {
     "vocab_size": 512, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 3,
@@ -97,19 +99,30 @@ def test_a_gpu_is_held_against_its_own_data_sheet(name, sheet):
     assert data_sheet(name) == sheet
 
 
+@pytest.fixture
+def old_driver(monkeypatch):
+    """A torch that is built for CUDA, on a node whose driver does not offer it."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.mark.parametrize("given", [None, "", "-1", "NoDevFiles"])
-def test_without_a_gpu_the_cpu_trains(monkeypatch, given):
+def test_without_a_gpu_the_cpu_computes(old_driver, monkeypatch, given):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    refuse_unusable_gpu("13.0")
+    assert device() == "cpu"
 
 
-def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu(monkeypatch):
+def test_a_gpu_that_torch_cannot_use_is_no_reason_to_compute_on_the_cpu(old_driver, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    refuse_unusable_gpu(None)
-    with pytest.raises(InputError, match=r"CUDA_VISIBLE_DEVICES is '0,1' and torch is built for CUDA 13\.0"):
-        refuse_unusable_gpu("13.0")
+    said = r"CUDA_VISIBLE_DEVICES is '0,1' and torch is built for CUDA 13\.0"
+    with pytest.raises(InputError, match=said):
+        device()
+    with pytest.raises(InputError, match=said):
+        Base(tmp_path / "lock.json")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert device() == "cpu", "a torch for CPUs was asked for"
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):

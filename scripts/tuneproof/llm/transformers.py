@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tuneproof.arithmetic import Wanted, dtype_of, resolved
+from tuneproof.arithmetic import Wanted, device, dtype_of, resolved
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import model_digest, read_lock
 from tuneproof.llm.calls import Reply, Request, answer_fitting
@@ -41,16 +41,16 @@ class Base:
         self, student: Path, precision: Wanted = "auto", prepare: Callable[[Any], object] = lambda _: None
     ) -> None:
         """Load a student by its lock. `prepare(model)` is told of a PEFT model whenever an adapter was loaded."""
-        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        where = device()
         self.student, self.precision, self._prepare = student, resolved(precision), prepare
         self._dtype = dtype_of(precision)
         content = read_lock(student)
         self.context, self.served = content["context"], content["model"]
         self.tokenizer: Any = AutoTokenizer.from_pretrained(student.parent, padding_side="left")
         model: Any = AutoModelForCausalLM.from_pretrained(student.parent, dtype=self._dtype)
-        self._model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = model.eval().to(where)
         lay_out_last(self._model)
         self._names: dict[Path, str] = {}  # of adapters, as PEFT takes them: it allows no dot, and a path may have some
 

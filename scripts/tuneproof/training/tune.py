@@ -95,10 +95,9 @@ def tune(spec: AnyMethod, task: Task, stop: Stop) -> None:
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    if torch.cuda.is_available():
+    if arithmetic.device() == "cuda":
         torch.cuda.set_device(own_gpu(torch.cuda.device_count()))
     else:
-        refuse_unusable_gpu(torch.version.cuda)
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where it is installed, would warn of a missing GPU
     logging.disable_progress_bar()  # of the weights that are loaded: a line that scrolls in a log
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT asks transformers the old way
@@ -169,20 +168,6 @@ def batches_per_step(spec: AnyMethod, processes: int) -> int:
             f"{batches}"
         )
     return batches // processes
-
-
-def refuse_unusable_gpu(built_for: str | None) -> None:
-    """Raise InputError where a job was given a GPU that a torch `built_for` CUDA cannot use: a CPU would take days.
-
-    Slurm names a job's GPUs in CUDA_VISIBLE_DEVICES.
-    """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if built_for and given not in ("", "-1", "NoDevFiles"):
-        raise InputError(
-            f"the GPU cannot be used: CUDA_VISIBLE_DEVICES is {given!r} and torch is built for CUDA {built_for}, which "
-            "the driver does not offer; expected a driver that does (`nvidia-smi` names its CUDA version), and in a "
-            "container `--nv`. To train on the CPU set CUDA_VISIBLE_DEVICES to nothing"
-        )
 
 
 def own_gpu(gpus: int) -> int:
