@@ -28,8 +28,8 @@ def refusal(message, code=None):
 
 
 class FaultServer:
-    def __init__(self, faults=lambda row, attempt: None, delay=0.0, model="tiny-1-2030-01-31"):
-        self.faults, self.delay, self.model = faults, delay, model
+    def __init__(self, faults=lambda row, attempt: None, delay=0.0, model="tiny-1-2030-01-31", tls=None):
+        self.faults, self.delay, self.model, self.tls = faults, delay, model, tls
         self.attempts = collections.Counter()  # requests per row
         self.answers = collections.Counter()  # whole, right answers per row
         self.sent = collections.defaultdict(list)  # when they were sent
@@ -61,10 +61,10 @@ class FaultServer:
             self.routes(app)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0, backlog=512)
+            site = web.TCPSite(runner, "127.0.0.1", 0, backlog=512, ssl_context=self.tls)
             await site.start()
             self.port = site._server.sockets[0].getsockname()[1]
-            self.url = f"http://127.0.0.1:{self.port}/v1"
+            self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/v1"
             started.set()
             await self.stopped.wait()
             await runner.cleanup()

@@ -7,13 +7,19 @@ import random
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from llm_server import FaultServer
 
 from tuneproof.errors import InputError
@@ -357,6 +363,36 @@ def test_an_endpoint_that_is_not_there_is_waited_for_as_long_as_patience_lasts(t
         nobody = SimpleNamespace(url=f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
     with pytest.raises(InputError, match=r"Cannot connect.*later than 0\.02 min"):
         ask(nobody, tmp_path, range(3), retries=0, patience_min=0.02)
+
+
+def self_signed(file):
+    """What a server needs that signs for itself."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    certificate = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1)
+    ).sign(key, hashes.SHA256())
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    file.write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()) + certificate.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+def test_a_certificate_that_is_not_trusted_is_no_outage(serve, tmp_path):
+    server = serve(tls=self_signed(tmp_path / "server.pem"))
+    with pytest.raises(InputError) as error:
+        ask(server, tmp_path, range(20), patience_min=0.02)
+    assert re.fullmatch(
+        r"tiny-1 at 127\.0\.0\.1:\d+: ClientConnectorCertificateError: .*self.signed certificate.*", str(error.value)
+    )
+    assert "next try" not in str(error.value) and stored_lines(tmp_path) == []
+
+
+def test_an_endpoint_without_tls_is_no_outage(serve, tmp_path):
+    plain = SimpleNamespace(url=serve().url.replace("http:", "https:"))
+    with pytest.raises(InputError, match=r"tiny-1 at 127\.0\.0\.1:\d+: ClientConnectorSSLError: ((?!next try).)*$"):
+        ask(plain, tmp_path, range(20), patience_min=0.02)
 
 
 def test_rows_that_always_fail_end_the_run_by_their_tries_when_all_others_are_answered(serve, tmp_path):

@@ -5,9 +5,9 @@ through aiohttp, which is what the package's own fast transport stands on, becau
 four fifths of the processor time (benchmarks/llm.json) and its two retries lose rows. Rows are independent of one
 another: a slow or failing one holds up none, and each is stored when its answer is there.
 
-A cause that concerns all rows (the key, the model's name, an empty account) ends the job at once, and what is under
-way is waited for and kept. A row that the provider refuses is answered with that refusal. All else is tried again,
-and as long as it is the endpoint that is away, no row's tries are counted.
+A cause that concerns all rows (the key, the model's name, an empty account, a certificate) ends the job at once, and
+what is under way is waited for and kept. A row that the provider refuses is answered with that refusal. All else is
+tried again, and as long as it is the endpoint that is away, no row's tries are counted.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ class _Failure:
     pause: float | None = None  # seconds that the endpoint asks to wait
     billed: bool = False  # perhaps
     unreachable: bool = False
+    untrusted: bool = False  # no TLS with this endpoint
     said: str = ""  # an answer that is no chat completion
 
 
@@ -344,7 +345,8 @@ class _Run:
         except aiohttp.ClientError as error:
             cause = short(f"{type(error).__name__}: {error}", self._key)
             unreachable = isinstance(error, aiohttp.ClientConnectorError)
-            return _Failure(cause, billed=not unreachable, unreachable=unreachable)
+            untrusted = isinstance(error, aiohttp.ClientSSLError)  # which is a ClientConnectorError as well
+            return _Failure(cause, billed=not unreachable, unreachable=unreachable, untrusted=untrusted)
         learn(self._requests, self._tokens, response.headers, time.monotonic())
         if response.status < 300:
             return _answer(request, said, self._key)
@@ -358,6 +360,8 @@ class _Run:
     def _refusal(self, came: _Failure) -> Reply | None:
         """Return a refusal that concerns the row alone, None where another try may help; raise where none can."""
         status, code = came.status, came.code
+        if came.untrusted:
+            raise self._for_all(came.cause)
         passing = status < 400 or status in (408, 409, 425) or status >= 500
         if passing or (status == 429 and code != "insufficient_quota"):
             return None
