@@ -76,6 +76,11 @@ def taken(lock: IO[str]) -> bool:
             return True
         except BlockingIOError:
             time.sleep(0.1)
+        except OSError as error:
+            raise InputError(
+                f"{Path.cwd()}: its file system keeps no locks ({os.strerror(error.errno or 0).lower()}), expected one "
+                "that does: Lustre has to be mounted with `-o flock`"
+            ) from None
     return False
 
 

@@ -669,7 +669,7 @@ CASES = {
     ),
     "model file missing": Case(
         "write_pairs",
-        ["model/model.gguf: missing or not 18 bytes", "model/lock.json names it", "make setup"],
+        ["model/model.gguf: missing or not 18 bytes", "model/lock.json names it", "model/lock.json and run again"],
         {"model/model.gguf": None},
     ),
     "model file cut short": Case(
@@ -686,7 +686,7 @@ CASES = {
     ),
     "lock without files": Case(
         "write_pairs",
-        ["model/lock.json", "'files'", "make setup"],
+        ["model/lock.json", "'files'", "delete it and run again"],
         {"model/lock.json": "{}"},
     ),
     # corpora

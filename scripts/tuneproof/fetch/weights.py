@@ -15,7 +15,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,13 @@ def read_lock(lock: Path) -> dict[str, Any]:
     """Read a lock and make sure that the files it names are there; raise InputError that names the missing one."""
     content: dict[str, Any] = read_json(lock)
     if not isinstance(content, dict) or not content.get("files"):
-        raise InputError(
-            f"{lock}: no 'files', expected a model's lock; delete it and run `make setup` to fetch it again"
-        )
+        raise InputError(f"{lock}: no 'files', expected a model's lock; delete it and run again, which makes it anew")
     for file in content["files"]:
         path = lock.parent / file["name"]
         if not path.exists() or path.stat().st_size != file["size"]:
             raise InputError(
                 f"{path}: missing or not {file['size']} bytes, though {lock} names it; "
-                f"delete {lock} and run `make setup` to fetch it again"
+                f"delete {lock} and run again, which makes it anew"
             )
     return content
 
@@ -196,8 +194,9 @@ def _link(source: Path, target: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Two clones that fetch the same model wait for each other instead of downloading twice."""
+    """Two clones that fetch the same model wait for each other instead of downloading twice, where locks are kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        with suppress(OSError):  # Lustre without -o flock: the digest decides
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
