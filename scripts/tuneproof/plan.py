@@ -366,6 +366,7 @@ def cost_of(config: Config, job: Job, sizes: Mapping[str, Sizes]) -> Cost:
         "write_requirements": _write_requirements,
         "write_instructions": _write_instructions,
         "train": _train,
+        "train_full": _train,
         "judge": _judge,
         "try_judge": _try_judge,
         "compare": _compare,
@@ -717,7 +718,7 @@ def assumptions(lines: Sequence[Line], config: Config) -> list[Assumption]:
         chosen += [JUDGE_PROMPT, FEEDBACK]
     if "try_judge" in rules:
         chosen += [TRIED_ANSWERS]
-    if rules & {"train", "answer"}:
+    if rules & {"train", "train_full", "answer"}:
         chosen += [QUESTION, ROW] if len(dialogues) < len(specs) else []
         chosen += [DIALOGUES, DIALOGUE, DIALOGUE_ROW] if dialogues else []
         chosen += [PADDING, GGUF_BYTES]

@@ -146,6 +146,18 @@ def test_a_study_of_many_runs_is_its_trainings_and_fewer_small_slurm_jobs(workfl
     assert plan["total"]["slurm_jobs"] < 100 + 60, "of 309 answers, measures and judges"
 
 
+def test_a_full_tuning_is_planned_and_costed_as_a_training(workflow):
+    full = {"kind": "full", "epochs": 3, "learning_rate": 1e-5, "batch_size": 8}
+    study = {"study": {"methods": ["whole"], "also_make": []}, "methods": {"whole": full}}
+    (workflow.folder / "full.json").write_text(json.dumps(study))
+    plan, _ = planned(workflow, "full.json", "slurm")
+    assert jobs_of(plan) == workflow.planned("--configfile", "full.json", profile="slurm")
+    (line,) = (line for line in plan["lines"] if line["rule"].startswith("train"))
+    assert (line["rule"], line["where"], line["jobs"], line["asked_gpu_h"]) == ("train_full", "GPU", 1, 12)
+    assert line["hours"] > 45 / 3600, "more than the start of a job"
+    assert line["disk_gb"] > 4 * 0.135, "a model, not an adapter"
+
+
 def test_judges_share_slurm_jobs_unless_an_api_judges(workflow):
     own, _ = planned(workflow, profile="slurm")
     assert {line["rule"]: line["slurm_jobs"] for line in own["lines"]}["judge"] == 1

@@ -123,6 +123,19 @@ def test_half_the_gpus_take_twice_as_long_apart_from_the_start(paper):
     assert two - start == pytest.approx(2 * (four - start))
 
 
+def test_a_full_tuning_is_a_rule_of_its_own_and_takes_six_passes(config):
+    content = config.model_dump()
+    content["methods"]["whole"] = {"kind": "full", "epochs": 3, "learning_rate": 1e-5, "batch_size": 8}
+    whole = load(content)
+    of = {"model": "smollm2-135m-instruct", "method": "whole", "dataset": "haldrune"}
+    flops = 6 * plan.weights_of(whole.models["smollm2-135m-instruct"]) * 3 * sizes(whole)["haldrune"].train
+    flops *= plan.ROW.value * plan.PADDING.value
+    taken = cost(whole, "train_full", **of)
+    assert taken.seconds == pytest.approx(3 * plan.START.value + flops / plan.CPU_TRAINING.value)
+    lines = plan.plan(whole, [Job("train_full", {**of, "seed": "1"}, HERE)], sizes(whole))
+    assert plan.CPU_TRAINING in plan.assumptions(lines, whole)
+
+
 def test_dollars_are_tokens_times_the_price(paper):
     written = cost(paper, "write_pairs", API, dataset="d-naive")
     prompt, completion = plan.WRITE_PROMPT.value + 0.75 * 480, 4 * plan.WRITTEN_PAIR.value
