@@ -42,8 +42,9 @@ setup: .venv/installed  ## virtual environment and models
 	python -m compileall -q -j 0 -x torch/testing/_internal .venv/lib
 	touch $@
 
-resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm STUDY=…): its leftover jobs are ended first
-	$(RUN_STUDY) --profile profiles/$(or $(PROFILE),local) $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
+resume: .venv/installed  ## go on with a run that was killed (PROFILE=slurm OVERLAY=slurm-preempt STUDY=…): its leftover jobs are ended first
+	$(RUN_STUDY) --profile profiles/$(or $(PROFILE),local) $(if $(OVERLAY),--workflow-profile profiles/$(OVERLAY)) \
+		$(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))
 
 stage: .venv/installed  ## on a login node: fetch models, corpora and images, all that needs the internet (STUDY=…)
 	$(SNAKEMAKE) staged $(if $(filter-out config.yaml,$(STUDY)),--configfile $(STUDY))

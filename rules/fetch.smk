@@ -34,7 +34,8 @@ rule prepare_student:
         CONFIG.containers.cpu
     resources:
         # read whole and written anew
-        mem_mb=lambda w: max(
+        mem_mb=lambda w, attempt: attempt
+        * max(
             4000, 2000 + sum(f.size for f in CONFIG.models[w.model].files) * 2 // 10**6
         ),
     shell:
@@ -59,7 +60,8 @@ rule prepare_llm:
     threads: 2
     resources:
         # read whole, compiled and written anew
-        mem_mb=lambda w: max(
+        mem_mb=lambda w, attempt: attempt
+        * max(
             4000, 2000 + sum(f.size for f in CONFIG.models[w.model].files) * 4 // 10**6
         ),
     shell:
@@ -69,8 +71,10 @@ rule prepare_llm:
 rule build_image:
     """Build a container image from its definition, where there is a network; $BASE says from what."""
     input:
-        definition="containers/{image}.def",
-        lock="envs/{image}.lock",
+        # ancient, because Snakemake would delete an image that was copied in and looks older; of which definition and
+        # lock it is, its record says by digest
+        definition=ancient("containers/{image}.def"),
+        lock=ancient("envs/{image}.lock"),
     output:
         image="containers/{image}.sif",
         record="containers/{image}.sif.json",

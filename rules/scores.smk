@@ -27,7 +27,7 @@ rule measure:
     container:
         CONFIG.containers.cpu
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
     params:
         metrics=section("metrics"),
         files=lambda w, input: " ".join(

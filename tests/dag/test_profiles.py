@@ -1,7 +1,9 @@
 """The profiles: every key is explained, the overlays go with profiles/slurm, other schedulers by a profile alone."""
 
 import importlib.util
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,37 @@ def test_no_job_asks_for_more_than_the_ceiling_of_the_profile(workflow):
     assert "mem_mb=250000" in train_of(workflow)
     workflow.edit("profiles/slurm/config.yaml", "  mem_mb: 250000", "  mem_mb: 500000")
     assert "mem_mb=400000" in train_of(workflow)
+
+
+def test_a_retry_asks_for_more_memory_whatever_the_rule(workflow):
+    def asked(attempt: int) -> dict[str, int]:
+        printed = workflow.snakemake("-n", "--attempt", str(attempt), profile="slurm")
+        jobs = re.findall(r"^ *(?:local)?rule (\w+):$.*?^ *resources: (.*?)$", printed, re.MULTILINE | re.DOTALL)
+        found = {rule: re.search(r"\bmem_mb=(\d+)", resources) for rule, resources in jobs}
+        return {rule: int(mem[1]) for rule, mem in found.items() if mem}
+
+    once, twice = asked(1), asked(2)
+    assert {"prepare_student", "prepare_llm", "measure", "train", "judge"} <= once.keys()
+    assert twice == {rule: 2 * mem for rule, mem in once.items()}
+
+
+def test_an_image_that_was_copied_in_is_kept_however_old_it_looks(workflow):
+    """Snakemake deletes an output before it is made again, and here nothing may be able to make it."""
+    assert workflow.planned("staged")["build_image"] == 1
+    for name in ("cpu.sif", "cpu.sif.json"):
+        (workflow.folder / "containers" / name).touch()
+        os.utime(workflow.folder / "containers" / name, (1e9, 1e9))
+    assert "build_image" not in workflow.planned("staged")
+
+
+def test_a_run_with_an_overlay_is_resumed_with_it():
+    make = ["make", "-n", "resume", "PROFILE=slurm", "STUDY=studies/mine.yaml"]
+
+    def said(*arguments: str) -> str:
+        return subprocess.run([*make, *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    overlay = "--profile profiles/slurm --workflow-profile profiles/slurm-preempt"
+    assert overlay in said("OVERLAY=slurm-preempt") and "--workflow-profile" not in said()
 
 
 def test_what_was_fetched_on_the_login_node_is_not_fetched_again_by_the_run(done, tmp_path):
