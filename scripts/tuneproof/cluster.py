@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,25 @@ if TYPE_CHECKING:
 
 Resources = Mapping[str, Any]
 
+_CACHES = ("TUNEPROOF_CACHE", "HF_HOME", "XDG_CACHE_HOME", "TRITON_CACHE_DIR")
+# certificates of the site's own, which the client for APIs trusts
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+# the executor refuses a job that asks for another name
+_GPU_MODEL = re.compile(r"[a-zA-Z0-9_.]+")
+
 
 def prepare_environment(config: Config) -> None:
     """Set what every job inherits, on whichever node: no network, caches beside the results and never in the home.
 
     Called where the Snakefile is read, which is in the main process and in every job. What the caller has set stays.
     """
+    for name in _CACHES:  # Apptainer binds what is there
+        if own := os.environ.get(name):
+            with suppress(OSError):
+                Path(own).mkdir(parents=True, exist_ok=True)
     caches = Path.cwd() / ".cache"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    token = Path(os.environ.get("HF_HOME") or f"{home}/huggingface") / "token"  # where `hf auth login` has left it
     defaults = {
         "TUNEPROOF_RUN": uuid.uuid4().hex,  # what the attempts of one run have in common
         "HF_HUB_OFFLINE": "1",  # fetch_model alone sets it to 0
@@ -36,21 +49,43 @@ def prepare_environment(config: Config) -> None:
         "XDG_CACHE_HOME": str(caches),
         "TRITON_CACHE_DIR": str(caches / "triton"),
         "PYTHONNOUSERSITE": "1",  # ~/.local has no say in a container
+        **({"HF_TOKEN_PATH": str(token)} if os.path.isfile(token) else {}),
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    # a container sees the folder of the run; what lies elsewhere has to be named
-    outside = {corpus.folder.root for corpus in config.corpora.values() if corpus.folder}
+    # singularity, where there is no apptainer, reads its own; apptainer warns of it
+    for variable in ("APPTAINER_BIND", *(() if shutil.which("apptainer") else ("SINGULARITY_BIND",))):
+        binds = [b for b in os.environ.get(variable, "").split(",") if b]
+        os.environ[variable] = ",".join(dict.fromkeys((*binds, *_outside(config))))
+
+
+def _outside(config: Config) -> list[str]:
+    """Return what jobs read or write outside the folder of the run, which is all that a container sees by itself."""
+    found = []
+    for path in sorted({str(path) for path in _paths(config) if path}):
+        # by its name, which the job says, and by where links lead
+        for name in (os.path.abspath(path), os.path.realpath(path)):
+            if os.path.exists(name) and not Path(name).is_relative_to(Path.cwd()):
+                found.append(name)
+    return found
+
+
+def _paths(config: Config) -> Iterator[Path | str | None]:
+    """Yield every path of the configuration and of the environment that a job may use."""
+    yield from ("checkpoints", "resources", "results", "store")
+    for name in (*_CACHES, *_CERTIFICATES):
+        yield from os.environ.get(name, "").split(os.pathsep)
+    for corpus in config.corpora.values():
+        yield corpus.folder.root if corpus.folder else None
+        yield corpus.facts
     for spec in config.datasets.values():
         types = getattr(spec, "types", None)
-        own = (getattr(spec, name, None) for name in ("catalogue_file", "folder", "tweets_file"))
-        outside |= {p for p in (*own, types and types.human) if p}
-    outside |= {path for path in map(Path, ("checkpoints", "resources", "results", "store")) if path.is_symlink()}
-    if cache := os.environ.get("TUNEPROOF_CACHE"):
-        outside.add(Path(cache))
-    binds = [b for b in os.environ.get("APPTAINER_BIND", "").split(",") if b]
-    binds += [str(p.resolve()) for p in sorted(outside) if p.exists() and str(p.resolve()) not in binds]
-    os.environ["APPTAINER_BIND"] = ",".join(binds)
+        yield types.human if types else None
+        yield from (getattr(spec, name, None) for name in ("catalogue_file", "folder", "tweets_file", "system"))
+    yield from (model.chat_template for model in config.models.values())
+    yield from (judge.prompt for judge in config.judges.values())
+    yield from (comparison.prompt for comparison in config.study.comparisons.values())
+    yield from (trial.path for trial in config.trials.values())
 
 
 def announce(deployment: Iterable[str]) -> None:
@@ -104,15 +139,15 @@ def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
                 f"slurm_partition: {partition!r} has no GPU, which is asked for by {', '.join(rules)}; expected the "
                 "partition of GPU jobs for such a rule under set-resources (edit the profile)"
             )
-    for partition, model in sorted(
-        {(j.get("slurm_partition", ""), j["gpu_model"]) for j in jobs if j.get("gpu_model")}
-    ):
-        offered = _gpu_models(partition) if partition in partitions else None
-        if offered is not None and model not in offered:
-            problems.append(
-                f"gpu_model: partition {partition!r} has no {model!r}, expected one of "
-                f"{', '.join(sorted(offered)) or 'none: its nodes have no GPU'} (edit the profile)"
-            )
+    refused = [model for model in _named(jobs, "gpu_model") if not _GPU_MODEL.fullmatch(model)]
+    problems += [
+        f"gpu_model: {model!r} cannot be asked for, expected letters, digits, _ and . only, which is all that "
+        "Snakemake's Slurm executor passes on: leave gpu_model out (edit the profile)"
+        for model in refused
+    ]
+    for partition, model in sorted({(j.get("slurm_partition", ""), j.get("gpu_model") or "") for j in jobs}):
+        if model and model not in refused and partition in partitions:
+            problems += _gpu_model_problems(partition, model)
     return problems
 
 
@@ -174,12 +209,24 @@ def _accounts() -> set[str]:
     return {a.lower() for a in _ask("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=account")}
 
 
-def _gpu_models(partition: str) -> set[str]:
-    return {m for row in _sinfo("%G", "--partition", partition) for m in re.findall(r"gpu:([a-zA-Z][\w.-]*)", row)}
+def _gpu_model_problems(partition: str, model: str) -> list[str]:
+    """Return why a partition has no GPU of this name, which the executor would pass on; nothing where it has."""
+    gres = _sinfo("%G", "--partition", partition)
+    names = {m for row in gres for m in re.findall(r"gpu:([a-zA-Z][\w.-]*)", row)}
+    if model in names:
+        return []
+    if usable := sorted(filter(_GPU_MODEL.fullmatch, names)):
+        expected = f"expected one of {', '.join(usable)}"
+    elif any("gpu" in row for row in gres):
+        expected = "its GPUs have no names that can be asked for: leave gpu_model out"
+    else:
+        expected = "its nodes have no GPU"
+    return [f"gpu_model: partition {partition!r} has no {model!r}, {expected} (edit the profile)"]
 
 
 def _sinfo(form: str, *options: str) -> set[str]:
-    return set(_ask("sinfo", "--noheader", "--format", form, *options))
+    # without --all a partition that is hidden would be none
+    return set(_ask("sinfo", "--all", "--noheader", "--format", form, *options))
 
 
 def _ask(*command: str) -> list[str]:

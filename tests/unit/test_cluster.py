@@ -5,16 +5,18 @@ import pytest
 from tuneproof import cluster
 
 # a site: `sinfo --format` of a partition -> lines
-GRES = {"cpu": ["(null)"], "gpu": ["gpu:a100:4(S:0-1)"], "plain": ["gpu:4"]}
+GRES = {"cpu": ["(null)"], "gpu": ["gpu:a100:4(S:0-1)"], "plain": ["gpu:4"], "nvml": ["gpu:nvidia_a100-sxm4-80gb:4"]}
 
 
 @pytest.fixture
 def site(monkeypatch):
+    """All partitions are hidden."""
+
     def ask(program, *arguments):
         if program == "sacctmgr":
             return ["lab"]
         if "%R" in arguments:
-            return list(GRES)
+            return list(GRES) if "--all" in arguments else []
         return [line for name in arguments[-1].split(",") for line in GRES[name]]
 
     monkeypatch.setattr(cluster, "_ask", ask)
@@ -28,7 +30,7 @@ def job(**resources):
 @pytest.mark.parametrize(
     "resources",
     [{}, {"gpu": 0}, {"gpu": 1, "slurm_partition": "gpu", "gpu_model": "a100"}, {"gpu": 2, "slurm_partition": "plain"},
-     {"gpu": 1, "slurm_partition": "cpu,gpu"}],
+     {"gpu": 1, "slurm_partition": "cpu,gpu"}, {"gpu": 1, "slurm_partition": "nvml"}],
 )  # fmt: skip
 def test_a_job_that_slurm_can_place(site, resources):
     assert cluster.slurm_problems([job(**resources)]) == []
@@ -42,6 +44,30 @@ def test_a_job_that_wants_a_gpu_where_there_is_none(site):
     )
 
 
-def test_a_gpu_that_a_partition_does_not_have(site):
-    [problem] = cluster.slurm_problems([job(gpu=1, gpu_model="h100", slurm_partition="gpu")])
-    assert problem == "gpu_model: partition 'gpu' has no 'h100', expected one of a100 (edit the profile)"
+UNNAMED = "its GPUs have no names that can be asked for: leave gpu_model out"
+
+
+@pytest.mark.parametrize(
+    ("partition", "expected"),
+    [
+        ("gpu", "expected one of a100"),
+        ("plain", UNNAMED),
+        ("nvml", UNNAMED),
+        ("cpu", "its nodes have no GPU"),
+    ],
+)
+def test_a_gpu_that_a_partition_does_not_have(site, partition, expected):
+    [problem] = cluster.slurm_problems([job(gpu=1, gpu_model="h100", slurm_partition=partition)])
+    assert problem == f"gpu_model: partition {partition!r} has no 'h100', {expected} (edit the profile)"
+
+
+@pytest.mark.parametrize("partition", ["nvml", "cpu,nvml"])
+def test_a_name_that_the_executor_refuses_is_refused_before_the_first_job(site, partition):
+    jobs = [
+        job(gpu=1, gpu_model="nvidia_a100-sxm4-80gb", slurm_partition=partition, rule=r) for r in ("train", "answer")
+    ]
+    [problem] = cluster.slurm_problems(jobs)
+    assert problem == (
+        "gpu_model: 'nvidia_a100-sxm4-80gb' cannot be asked for, expected letters, digits, _ and . only, which is all "
+        "that Snakemake's Slurm executor passes on: leave gpu_model out (edit the profile)"
+    )

@@ -47,22 +47,82 @@ def test_nothing_is_looked_up_for_instructions_that_bring_what_they_are_about(co
     assert {dataset for _, mode, dataset in study.arms(loaded) if mode == "closed"} == {"haldrune", "haldrune-products"}
 
 
-def test_a_container_sees_catalogues_and_labels_that_lie_elsewhere(config, tmp_path, monkeypatch):
-    (tmp_path / "goods.yaml").touch()
-    (tmp_path / "labels").mkdir()
-    monkeypatch.setenv("ELSEWHERE", str(tmp_path))
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """Nothing but a home and a clone, in which the test stands."""
+    for name in ("home", "clone"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "clone")
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path / "home"), "PATH": "", "ELSEWHERE": str(tmp_path)})
+    return os.environ
+
+
+def test_a_container_sees_what_lies_elsewhere(config, tmp_path, environment):
+    for folder in ("labels", "talks", "certificates", "kept"):
+        (tmp_path / folder).mkdir()
+    for file in ("goods.yaml", "nq.jsonl", "facts.jsonl", "chat.jinja", "judge.txt", "compare.txt", "system.txt"):
+        (tmp_path / file).touch()
+    (tmp_path / "clone" / "prompts").mkdir()
+    (tmp_path / "clone" / "prompts" / "judge.paper.txt").touch()
+    (tmp_path / "clone" / "results").symlink_to(tmp_path / "kept")
     config["datasets"]["haldrune"]["types"]["human_labels"] = "$ELSEWHERE/labels"
-    config["datasets"]["goods"] = {
-        "kind": "recommendation",
-        "catalogue": "$ELSEWHERE/goods.yaml",
-        "llm": "qwen",
-        "encoder": "all-minilm-l6-v2",
+    made = {"llm": "qwen", "encoder": "all-minilm-l6-v2"}
+    config["datasets"]["goods"] = {"kind": "recommendation", "catalogue": "$ELSEWHERE/goods.yaml", **made}
+    talks = {"kind": "dialogues", "path": "$ELSEWHERE/talks", "encoder": "all-minilm-l6-v2"}
+    config["datasets"]["talks"] = {**talks, "system": "../system.txt"}
+    config["corpora"]["haldrune"]["facts"] = f"{tmp_path}/facts.jsonl"
+    config["models"]["smollm2-135m-instruct"]["chat_template"] = f"{tmp_path}/chat.jinja"
+    config["judges"]["other"] = {"llm": "qwen", "prompt": f"{tmp_path}/judge.txt"}
+    arms = ["smollm2-135m-instruct/base/haldrune.closed", "smollm2-135m-instruct/base/haldrune.rag"]
+    config["study"]["comparisons"] = {"pair": {"judge": "qwen", "arms": arms, "prompt": f"{tmp_path}/compare.txt"}}
+    config["trials"] = {
+        "nq": {"file": "$ELSEWHERE/nq.jsonl", "judges": ["qwen"], "encoder": "all-minilm-l6-v2"},
+        "gone": {"file": "$ELSEWHERE/gone.jsonl", "judges": ["qwen"], "encoder": "all-minilm-l6-v2"},
     }
-    (tmp_path / "talks").mkdir()
-    config["datasets"]["talks"] = {"kind": "dialogues", "path": "$ELSEWHERE/talks", "encoder": "all-minilm-l6-v2"}
-    monkeypatch.setattr(os, "environ", {**os.environ, "APPTAINER_BIND": "/scratch"})
+    environment["APPTAINER_BIND"] = "/scratch"
+    environment["XDG_CACHE_HOME"] = f"{tmp_path}/cache"
+    environment["SSL_CERT_DIR"] = f"{tmp_path}/certificates:{tmp_path}/none"
     cluster.prepare_environment(study.load(config))
-    assert os.environ["APPTAINER_BIND"] == f"/scratch,{tmp_path}/goods.yaml,{tmp_path}/labels,{tmp_path}/talks"
+    first, *bound = environment["APPTAINER_BIND"].split(",")
+    assert first == "/scratch", "what the user binds stays"
+    named = (
+        "cache certificates chat.jinja compare.txt facts.jsonl goods.yaml judge.txt kept labels nq.jsonl system.txt "
+        "talks"
+    )
+    assert sorted(bound) == [f"{tmp_path}/{name}" for name in named.split()]
+    assert environment["SINGULARITY_BIND"] == ",".join(bound), "there is no apptainer"
+
+
+def test_a_folder_behind_a_link_is_bound_by_both_its_names(config, tmp_path, environment):
+    (tmp_path / "lustre").mkdir()
+    (tmp_path / "scratch").symlink_to("lustre")
+    environment["HF_HOME"] = f"{tmp_path}/scratch/hub"
+    cluster.prepare_environment(study.load(config))
+    assert environment["APPTAINER_BIND"] == f"{tmp_path}/scratch/hub,{tmp_path}/lustre/hub"
+
+
+@pytest.mark.parametrize(
+    ("own", "token"),
+    [
+        ({}, "home/.cache/huggingface/token"),
+        ({"XDG_CACHE_HOME": "xdg"}, "xdg/huggingface/token"),
+        ({"HF_HOME": "hf"}, "hf/token"),
+    ],
+)
+def test_a_stored_login_is_found_though_the_caches_lie_elsewhere(config, tmp_path, environment, own, token):
+    (tmp_path / token).parent.mkdir(parents=True)
+    (tmp_path / token).write_text("hf_secret")
+    environment |= {name: f"{tmp_path}/{folder}" for name, folder in own.items()}
+    cluster.prepare_environment(study.load(config))
+    assert os.environ["HF_TOKEN_PATH"] == f"{tmp_path}/{token}"
+    assert "hf_secret" not in os.environ.values()
+
+
+@pytest.mark.parametrize("own", [{}, {"HF_TOKEN_PATH": "/mine"}])
+def test_without_a_login_the_place_of_the_token_stays_what_it_is(config, environment, own):
+    environment |= own
+    cluster.prepare_environment(study.load(config))
+    assert os.environ.get("HF_TOKEN_PATH") == own.get("HF_TOKEN_PATH")
 
 
 def test_the_pace_of_a_crawl_is_no_parameter_of_its_rule_and_reaches_the_script_all_the_same(config):
