@@ -495,37 +495,22 @@ def judge_files():
 
 def arm_table():
     """The arms and their files for the table's script, each as JSON."""
-    labels = {"closed": "closed book", "rag": "retrieval", "oracle": "oracle"}
-    return [
-        json.dumps(
+    table = []
+    for run, mode, dataset in tuneproof_study.arms(CONFIG):
+        of_arm = tuneproof_study.arm_path(run, mode, dataset)
+        table.append(
             {
-                "dataset": arm["dataset"],
-                "label": f"{arm_name(arm['run'])}, {labels[arm['mode']]}",
-                "answers": "results/answers/{run}/{dataset}.{mode}.jsonl".format(**arm),
-                "measures": "results/scores/{run}/{dataset}.{mode}.measures.jsonl".format(
-                    **arm
-                ),
+                "dataset": dataset,
+                "label": tuneproof_study.arm_name(CONFIG, run, mode),
+                "answers": f"results/answers/{of_arm}.jsonl",
+                "measures": f"results/scores/{of_arm}.measures.jsonl",
                 "scores": [
-                    f"results/scores/{{run}}/{{dataset}}.{{mode}}.judge-{judge}.jsonl".format(
-                        **arm
-                    )
+                    f"results/scores/{of_arm}.judge-{judge}.jsonl"
                     for judge in CONFIG.study.judges
                 ],
             }
         )
-        for arm in ARMS
-    ]
-
-
-def arm_name(run):
-    """What a reader calls a run: "X base", or "X lora on DATASET", with the seed where there are several."""
-    model, *tuned = run.split("/")
-    if tuned == ["base"]:
-        return f"{model} base"
-    method, dataset, seed = tuned
-    return f"{model} {method} on {dataset}" + (
-        f" ({seed})" if len(CONFIG.study.seeds) > 1 else ""
-    )
+    return [json.dumps(arm) for arm in table]
 
 
 def costs_and_usages():

@@ -35,6 +35,7 @@ from tuneproof.arithmetic import Wanted
 from tuneproof.errors import InputError
 
 Mode = Literal["closed", "rag", "oracle"]
+_MODE_NAMES: dict[Mode, str] = {"closed": "closed book", "rag": "retrieval", "oracle": "oracle"}
 Split = Literal["train", "val", "test_trained_pages", "test_new_pages"]
 TEST_SPLITS: tuple[Split, ...] = ("test_trained_pages", "test_new_pages")
 SPLITS: tuple[Split, ...] = ("train", "val", *TEST_SPLITS)
@@ -1299,6 +1300,13 @@ def loads(config: Config) -> dict[str, list[tuple[Run, Mode, str]]]:
 def arm_path(run: Run, mode: Mode, dataset: str) -> str:
     """Return where an arm's files lie below results/answers, without the ending."""
     return f"{run.id}/{dataset}.{mode}"
+
+
+def arm_name(config: Config, run: Run, mode: Mode) -> str:
+    """Return what a reader calls an arm, e.g. "X base, retrieval"; a seed is named where there are several."""
+    seed = f" (seed{run.seed})" if len(config.study.seeds) > 1 else ""
+    name = f"{run.model} {run.method} on {run.dataset}{seed}" if run.method else f"{run.model} base"
+    return f"{name}, {_MODE_NAMES[mode]}"
 
 
 def made(config: Config) -> dict[str, AnyDataset]:

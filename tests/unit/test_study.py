@@ -143,6 +143,18 @@ def test_the_grid_is_every_combination_less_the_excluded(config):
     assert [run.seed for run in runs] == [None, 1, 3]
 
 
+def test_an_arms_name_says_the_seed_where_there_are_several(config):
+    def names():
+        loaded = study.load(config)
+        return [study.arm_name(loaded, run, mode) for run, mode, _ in study.arms(loaded)]
+
+    base = ["smollm2-135m-instruct base, closed book", "smollm2-135m-instruct base, retrieval"]
+    assert names() == [*base, "smollm2-135m-instruct lora on haldrune, closed book"]
+    config["study"]["seeds"] = [1, 2]
+    tuned = [f"smollm2-135m-instruct lora on haldrune (seed{n}), closed book" for n in (1, 2)]
+    assert names() == [*base, *tuned]
+
+
 def test_the_schema_on_disk_is_the_schema_of_the_types(root):
     on_disk = json.loads((root / "schemas" / "config.schema.json").read_text())
     assert on_disk == study.Config.model_json_schema(), "run `make schema`"
