@@ -8,6 +8,20 @@ FIGURES = [
     "memory",
     "funnel",
 ]
+MODELS_ASKED = {
+    *STUDENT_MODELS,
+    *(CONFIG.llms[name].model for name in LLMS if name not in APIS),
+}
+# what models are told, and in which form: files that need not lie in prompts/
+TOLD = sorted(
+    {
+        *(CONFIG.judges[judge].prompt for judge in CONFIG.study.judges),
+        *(CONFIG.judges[judge].prompt for t in TRIALS.values() for judge in t.judges),
+        *(comparison.prompt for comparison in COMPARISONS.values()),
+        *(system for d in MADE.values() if (system := getattr(d, "system", None))),
+        *(t for m in MODELS_ASKED if (t := CONFIG.models[m].chat_template)),
+    }
+)
 
 
 rule plot_scores:
@@ -156,7 +170,18 @@ rule write_manifest:
             *(["envs/judge.lock"] if CONFIG.containers.judge in USED_IMAGES else []),
         ],
         results="results/tables/scores.csv",
-        data=[path for name in MADE for path in expand(SPLITS, dataset=name)],
+        # what scores rest on besides rows: facts, pages, answers that people have judged, published numbers
+        data=[
+            *(path for name in MADE for path in expand(SPLITS, dataset=name)),
+            *expand(
+                "resources/corpora/{corpus}/{file}.jsonl",
+                corpus=CORPORA,
+                file=("pages", "chunks"),
+            ),
+            *sorted({f for c in CORPORA if (f := CONFIG.corpora[c].facts)}),
+            *sorted({str(t.path) for t in TRIALS.values() if t.path.exists()}),
+            "report/published.csv",
+        ],
         models=MODEL_LOCKS,
         specs=expand("results/runs/{run}/spec.json", run=TRAINED),
         times=[time for time, _ in PERHAPS_ON_GPU],
@@ -171,6 +196,8 @@ rule write_manifest:
         "../envs/cpu.yaml"
     params:
         images=USED_IMAGES,
+        prompts=TOLD,
+        apis=json.dumps({name: CONFIG.llms[name].model for name in sorted(APIS)}),
         seeds=sorted(
             {
                 *CONFIG.study.seeds,
@@ -180,7 +207,7 @@ rule write_manifest:
     shell:
         # prompts are no inputs: the results depend on those that they were made with
         "exec python scripts/write_manifest.py --image {params.images} --lock {input.locks} --data {input.data}"
-        " --prompts prompts --model {input.models} --seed {params.seeds} --spec {input.specs}"
+        " --prompts prompts {params.prompts} --model {input.models} --apis {params.apis:q} --seed {params.seeds} --spec {input.specs}"
         " --time {input.times} --gpus {input.gpus} --usage {input.usages} --out {output.manifest} 2> {log}"
 
 

@@ -1,21 +1,22 @@
 """Write down what a study's results were made with, and what they took: all that a reader needs to make them again.
 
     python scripts/write_manifest.py --image containers/cpu.sif … --lock envs/cpu.lock … --data train.jsonl …
-        --prompts prompts --model resources/models/X/lock.json … --seed 1 … --spec results/runs/…/spec.json …
-        --time results/costs/answer/….tsv … --gpus results/answers/….json … --usage results/costs/….usage.json …
-        --out results/manifest.json
+        --prompts prompts mine/judge.txt … --model resources/models/X/lock.json … --apis '{"gpt": "gpt-4o"}' --seed 1 …
+        --spec results/runs/…/spec.json … --time results/costs/answer/….tsv … --gpus results/answers/….json …
+        --usage results/costs/….usage.json … --out results/manifest.json
 
-Code's revision, images or environment, locked packages; digests of data, prompts and models; seeds; each training's
-hardware; GPU hours; dollars of API calls, null where one of them has no price. $TUNEPROOF_DEPLOYMENT says how the jobs
-were run (apptainer, conda, or in the environment of whoever started them) and $TUNEPROOF_REVISION of which commit: the
-run's main process has set both. An image's digest is computed from the file itself; what it was made of is what its
-build has written beside it.
+Code's revision, images or environment, locked packages; digests of data, prompts and models; the names under which APIs
+answered; seeds; the hardware of trainings and of all jobs whose GPU hours count; GPU hours; dollars of API calls, null
+where one has no price. $TUNEPROOF_DEPLOYMENT says how the jobs were run (apptainer, conda, or in the environment of
+whoever started them) and $TUNEPROOF_REVISION of which commit: the run's main process has set both. An image's digest is
+computed from the file itself; what it was made of is what its build has written beside it.
 """
 
 import argparse
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", nargs="*", default=[], help="images that the study's rules name")
     parser.add_argument("--lock", nargs="+", required=True, type=Path, help="locked environments")
-    parser.add_argument("--data", nargs="*", default=[], type=Path, help="splits of the data sets (JSON Lines)")
-    parser.add_argument("--prompts", type=Path, help="folder of prompts")
+    parser.add_argument("--data", nargs="*", default=[], type=Path, help="what results rest on: rows, facts, tables")
+    parser.add_argument("--prompts", nargs="*", default=[], type=Path, help="prompts, and folders of prompts")
     parser.add_argument("--model", nargs="*", default=[], type=Path, help="locks of the models")
+    parser.add_argument("--apis", default="{}", help="models behind APIs, as they are asked for, by id (JSON)")
     parser.add_argument("--seed", nargs="*", default=[], type=int, help="seeds of the trainings")
     parser.add_argument("--spec", nargs="*", default=[], type=Path, help="what each training was made with (JSON)")
     parser.add_argument("--time", nargs="*", default=[], type=Path, help="Snakemake's times of other jobs (TSV)")
-    parser.add_argument("--gpus", nargs="*", default=[], type=Path, help="what each of them says of its GPUs (JSON)")
+    parser.add_argument("--gpus", nargs="*", default=[], type=Path, help="what each of them says of hardware (JSON)")
     parser.add_argument("--usage", nargs="*", default=[], type=Path, help="calls, tokens, dollars of each stage (JSON)")
     parser.add_argument("--out", required=True, type=Path, help="manifest to write (JSON)")
     args = parser.parse_args()
@@ -51,7 +53,8 @@ def main() -> None:
             "sha256": file_sha256(image) if image.is_file() else None,  # of a registry's image the name is its digest
         }
     specs = {path.parent.as_posix(): read_json(path) for path in args.spec}
-    prompts = sorted(path for path in args.prompts.iterdir() if path.is_file()) if args.prompts else []
+    usages = [read_json(path) for path in args.usage]
+    apis: dict[str, str] = json.loads(args.apis)
 
     def digests(paths: Iterable[Path]) -> dict[str, str]:
         return {path.as_posix(): file_sha256(path) for path in paths}
@@ -64,17 +67,32 @@ def main() -> None:
             "images": images,
             "locks": digests(args.lock),
             "data": digests(args.data),
-            "prompts": digests(prompts),
+            "prompts": digests(sorted(set(files_of(args.prompts)))),
             "models": {lock.parent.name: model_files(read_json(lock)) for lock in args.model},
+            "apis": {name: {"model": model, "served": served(usages, model)} for name, model in apis.items()},
             "seeds": args.seed,
-            "hardware": {run: spec.get("hardware") for run, spec in specs.items()},
+            "hardware": {
+                **{run: spec.get("hardware") for run, spec in specs.items()},
+                **{path.as_posix(): read_json(path).get("hardware") for path in args.gpus},
+            },
             "gpu_hours": {
                 "training": round(sum(map(training_gpu_hours, specs.values())), 4),
                 "other": round(sum(gpu_hours(*job) for job in zip(args.time, args.gpus, strict=True)), 4),
             },
-            "dollars": dollars([read_json(path) for path in args.usage]),
+            "dollars": dollars(usages),
         },
     )
+
+
+def files_of(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield files as they are, and of folders the files inside."""
+    for path in paths:
+        yield from (file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+
+
+def served(usages: list[dict[str, Any]], model: str) -> list[str]:
+    """Return the names under which an API has answered for a model, e.g. one with a date."""
+    return sorted({name for usage in usages if usage.get("llm") == model for name in usage.get("served", [])})
 
 
 def model_files(lock: dict[str, Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ A CPU without instructions for bf16 emulates it, and multiplies matrices many ti
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +60,22 @@ def gpus_of(engine: str) -> int:
 
         return int(torch.cuda.is_available())
     return int(engine == "vllm")
+
+
+def hardware_of(engine: str, proc: Path = Path("/proc")) -> str | None:
+    """Return what a job of an engine computes on, "1 × NVIDIA H200" or "2 cores of AMD EPYC"; None for an API.
+
+    The driver's files name the GPU: torch would take memory of it, beside vLLM's.
+    """
+    if engine == "openai":
+        return None
+    gpus = gpus_of(engine)
+    file, key = ("driver/nvidia/gpus/*/information", "Model") if gpus else ("cpuinfo", "model name")
+    text = next((path.read_text() for path in sorted(proc.glob(file))), "")
+    found = re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE)
+    if gpus:
+        return f"{gpus} × {found[1] if found else 'GPU'}"
+    return f"{len(os.sched_getaffinity(0))} cores of {found[1] if found else 'CPU'}"
 
 
 def dtype_of(wanted: Wanted) -> Any:

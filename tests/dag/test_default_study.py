@@ -113,7 +113,10 @@ CHANGES = {
         ("config.yaml", "published: {haldrune: d-naive}", "published: {haldrune: d-rag}"),
         {"tabulate_studies": 1, "resolve_study": 1, "write_report": 1},
     ),
-    "a published number": (("report/published.csv", "0.70", "0.71"), {"tabulate_studies": 1}),
+    "a published number": (
+        ("report/published.csv", "0.70", "0.71"),
+        {"tabulate_studies": 1, "write_manifest": 1, "write_report": 1},
+    ),
     "D-RAG's chunks": (
         ("config.yaml", "retriever: fused, top_k: 1", "retriever: fused, top_k: 3"),
         {"retrieve_for_answers": 1, "reanswer": 1, **CARD, "resolve_study": 1},

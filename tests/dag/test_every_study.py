@@ -45,3 +45,25 @@ def test_two_judges_are_compared_and_one_is_not(workflow):
     assert "tabulate_agreement" not in workflow.planned()
     command = workflow.snakemake("-n", "-p", "results/report.html", "--configfile", "two.yaml")
     assert "--agreement results/tables/agreement.csv" in command
+
+
+def test_the_manifest_is_told_of_all_that_the_results_rest_on(workflow):
+    (workflow.folder / "judge.txt").write_text("{instruction}{response}{reference_answer}")
+    (workflow.folder / "judged.json").write_text("[]")
+    (workflow.folder / "mine.yaml").write_text(
+        """
+study: {judges: [qwen, gpt], trials: [nq]}
+judges: {qwen: {prompt: judge.txt}, gpt: {llm: gpt}}
+llms: {gpt: {engine: openai, model: gpt-x, key_env: null}}
+trials: {nq: {file: judged.json, judges: [qwen], encoder: all-minilm-l6-v2}}
+"""
+    )
+    plan = workflow.snakemake("-n", "-p", "results/manifest.json", "--configfile", "mine.yaml")
+    [command] = [line for line in plan.splitlines() if "write_manifest.py" in line]
+    corpus = "resources/corpora/haldrune"
+    for told in (
+        f"{corpus}/pages.jsonl {corpus}/chunks.jsonl resources/sites/haldrune/facts.jsonl",
+        " judged.json report/published.csv --prompts prompts judge.txt prompts/judge.paper.txt --model",
+        """--apis '{"gpt": "gpt-x"}'""",
+    ):
+        assert told in command

@@ -103,6 +103,7 @@ def test_a_call_is_paid_for_once_in_the_usage(tmp_path):
     assert usage("judge", "qwen", answered) == {
         "stage": "judge",
         "llm": "qwen",
+        "served": [],
         "calls": 2,
         "prompt_tokens": 10,
         "completion_tokens": 6,

@@ -6,7 +6,7 @@ import contextlib
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -238,6 +238,18 @@ def _checked(answered: Answered, shape: type[BaseModel]) -> Answered:
     return replace(answered, fault=fault)
 
 
+def addresses(
+    request: Request, engine_id: str, replies: Mapping[str, Sequence[Reply]], shape: type[BaseModel] | None = None
+) -> list[str]:
+    """Return where the call behind a row may be stored: at its request's address or, with `shape`, at a repair's.
+
+    `replies` are the store's, by address.
+    """
+    first = request.key(engine_id)
+    tried = [_checked(Answered(first, reply), shape) for reply in replies.get(first, ())] if shape else []
+    return [first, *(_repair(request, answered).key(engine_id) for answered in tried if answered.fault)]
+
+
 def _unusable(reply: Reply) -> str:
     if reply.finish_reason in (FILTERED, REFUSED):
         return f"{reply.finish_reason}: {reply.error}".rstrip(": ")
@@ -269,11 +281,11 @@ def refuse_above(share: float, failed: list[dict[str, str]], rows: int, path: Pa
 
 def usage(
     stage: str, model: str, answered: list[Answered], dollars: Callable[[Reply], float] | None = lambda _: 0.0
-) -> dict[str, str | int | float | None]:
+) -> dict[str, Any]:
     """Return the calls and tokens behind a stage's result, each call once, whether asked now or in an earlier run.
 
     `repairs` of the calls were second tries after a reply that did not fit its schema; `unusable` rows came to nothing.
-    `dollars` is None where no price is known.
+    `served` are the names under which the replies came. `dollars` is None where no price is known.
     """
     replies = {a.call_id: a.reply for a in answered}
     repaired = {a.first.call_id: a.first.reply for a in answered if a.first}
@@ -281,6 +293,7 @@ def usage(
     return {
         "stage": stage,
         "llm": model,
+        "served": sorted({r.served for r in replies.values() if r.served}),
         "calls": len(replies),
         "prompt_tokens": sum(r.prompt_tokens for r in replies.values()),
         "completion_tokens": sum(r.completion_tokens for r in replies.values()),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
-from tuneproof.arithmetic import gpus_of
+from tuneproof.arithmetic import gpus_of, hardware_of
 from tuneproof.errors import InputError
 from tuneproof.llm import api, batch, openvino, transformers, vllm
 from tuneproof.llm.budget import Account, Purse, cost_of
@@ -73,11 +74,11 @@ def _local(llm: OpenVINOLLM | VLLMLLM | TransformersLLM, lock: Path) -> tuple[st
     )
 
 
-def usage_of(stage: str, llm: AnyLLM, answered: list[Answered]) -> dict[str, str | int | float | None]:
-    """Return calls, tokens and dollars behind a stage's result, each call once (client.usage), and this job's GPUs."""
+def usage_of(stage: str, llm: AnyLLM, answered: list[Answered]) -> dict[str, Any]:
+    """Return what a stage's calls took, each call once (client.usage), and this job's hardware."""
     unpriced = isinstance(llm, ApiLLM) and llm.price is None
     used = usage(stage, llm.model, answered, None if unpriced else lambda reply: dollars_of(llm, reply))
-    return used | {"gpus": gpus_of(llm.engine)}
+    return used | {"gpus": gpus_of(llm.engine), "hardware": hardware_of(llm.engine)}
 
 
 def dollars_of(llm: AnyLLM, reply: Reply) -> float:
