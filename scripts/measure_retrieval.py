@@ -28,39 +28,22 @@ def main() -> None:
     parser.add_argument("--table", required=True, type=Path, help="the same for people to write (Markdown)")
     args = parser.parse_args()
 
-    from dataclasses import asdict
-
     from tuneproof.corpus import retrieve
     from tuneproof.records import Chunk, Example, Retrieved, atomic_write, read_rows, write_json
-    from tuneproof.scores.retrieval import as_markdown, count_found, measure
+    from tuneproof.scores.retrieval import RERANKED, as_markdown, measure, to_json
     from tuneproof.study import Retrieval
 
     study = Retrieval.parse(args.retrieval)
     examples = [example for path in args.splits for example in read_rows(path, Example)]
     chunks = read_rows(args.chunks, Chunk)
     questions = [example.question for example in examples]
-    rankings = {
-        "dense": retrieve.dense(questions, chunks, args.index, args.encoder),
-        "bm25": retrieve.bm25(questions, chunks),
-    }
-    rankings["fused"] = retrieve.fuse(list(rankings.values()))
+    rankings = retrieve.compared(questions, chunks, args.index, args.encoder)
     if args.reranker:
         best = retrieve.rerank(questions, chunks, rankings[study.retriever], args.reranker)
-        rankings[f"{study.retriever}, reranked"] = best
-    found = {name: [[chunks[i].id for i, _ in ranking] for ranking in of_each] for name, of_each in rankings.items()}
-    rows = measure(examples, found)
+        rankings[study.retriever + RERANKED] = best
+    rows = measure(examples, retrieve.chunk_ids(rankings, chunks))
     given = {row.example_id: row.chunk_ids for row in read_rows(args.retrieved, Retrieved)}
-    write_json(
-        args.out,
-        {
-            "dataset": args.dataset,
-            "top_k": study.top_k,
-            "retriever": study.retriever + (", reranked" if args.reranker else ""),
-            "splits": count_found([e for e in examples if e.id in given], given),
-            "chunks": len(chunks),
-            "retrievers": [asdict(row) for row in rows],
-        },
-    )
+    write_json(args.out, to_json(args.dataset, study, rows, examples, given, len(chunks)))
     with atomic_write(args.table) as stream:
         stream.write(as_markdown(args.dataset, rows, len(chunks)))
 

@@ -133,7 +133,7 @@ def slurm_problems(jobs: Iterable[Resources]) -> list[str]:
     without_model = [job for job in jobs if job.get("gpu") and not job.get("gpu_model")]
     for partition in _named(without_model, "slurm_partition"):
         known = partitions.issuperset(partition.split(","))
-        if known and not any("gpu" in gres for gres in _sinfo("%G", "--partition", partition)):
+        if known and not any("gpu" in gres for gres in _gres(partition)):
             rules = _named((job for job in without_model if job.get("slurm_partition") == partition), "rule")
             problems.append(
                 f"slurm_partition: {partition!r} has no GPU, which is asked for by {', '.join(rules)}; expected the "
@@ -211,7 +211,7 @@ def _accounts() -> set[str]:
 
 def _gpu_model_problems(partition: str, model: str) -> list[str]:
     """Return why a partition has no GPU of this name, which the executor would pass on; nothing where it has."""
-    gres = _sinfo("%G", "--partition", partition)
+    gres = _gres(partition)
     names = {m for row in gres for m in re.findall(r"gpu:([a-zA-Z][\w.-]*)", row)}
     if model in names:
         return []
@@ -224,9 +224,16 @@ def _gpu_model_problems(partition: str, model: str) -> list[str]:
     return [f"gpu_model: partition {partition!r} has no {model!r}, {expected} (edit the profile)"]
 
 
-def _sinfo(form: str, *options: str) -> set[str]:
+def _gres(partitions: str) -> set[str]:
+    """Return the generic resources of the nodes of a partition, or of several with commas between."""
+    # all are asked for: `sinfo --all --partition` prints nothing (Slurm 22.05)
+    rows = (row.partition(" ") for row in _sinfo("%R %G"))
+    return {gres for name, _, gres in rows if name in partitions.split(",")}
+
+
+def _sinfo(form: str) -> set[str]:
     # without --all a partition that is hidden would be none
-    return set(_ask("sinfo", "--all", "--noheader", "--format", form, *options))
+    return set(_ask("sinfo", "--all", "--noheader", "--format", form))
 
 
 def _ask(*command: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 From the ground up, so that the first thing that does not hold is the one that was changed: pages, chunks, what was
 written from them, rows of data sets, answers, measures, scores, and at last the tables, by the functions that made
-them. An id that is a hash of content is computed anew; a reply is looked up in the store by the id of its call.
+them. An id that is a hash of content is computed anew; what a row must have asked is written anew, and has to be what
+its call has asked.
 """
 
 from __future__ import annotations
@@ -16,19 +17,25 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from tuneproof.answers.ask import context_ids
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from tuneproof.answers import ask
+from tuneproof.corpus import retrieve
 from tuneproof.errors import InputError
 from tuneproof.fetch.weights import read_lock
 from tuneproof.instructions.products import Product
 from tuneproof.instructions.requirements import Requirement
 from tuneproof.instructions.write import Written
-from tuneproof.llm.calls import Reply
-from tuneproof.llm.client import Answered
-from tuneproof.llm.store import entries, segments
-from tuneproof.pairs import leaks
+from tuneproof.llm.calls import Reply, Request
+from tuneproof.llm.client import Answered, addresses
+from tuneproof.llm.prompts import read_prompt
+from tuneproof.llm.store import entries, misplaced, segments
+from tuneproof.pairs import leaks, write
+from tuneproof.pairs.screen import quote_in
 from tuneproof.records import (
     Answer,
     Chunk,
@@ -44,9 +51,9 @@ from tuneproof.records import (
     read_json,
     read_rows,
 )
-from tuneproof.scores import judge, pairwise, studies
+from tuneproof.scores import judge, pairwise, retrieval, studies
 from tuneproof.scores.agreement import agree
-from tuneproof.scores.bertscore import BertScore
+from tuneproof.scores.bertscore import BERTSCORE, BertScore
 from tuneproof.scores.facts import read_facts
 from tuneproof.scores.measure import measure
 from tuneproof.scores.table import DIGITS, join, summarise
@@ -61,11 +68,16 @@ from tuneproof.study import (
     PitchSpec,
     ReansweredSpec,
     RecommendationSpec,
+    Run,
     TypedSpec,
+    arm_name,
+    arm_path,
     arms,
     corpus_of,
     expand_runs,
     leaks_encoder,
+    loads,
+    looked_up,
     made,
     sweep_points,
 )
@@ -77,7 +89,8 @@ from tuneproof.trials import table as trials
 # An encoder's low bits depend on the machine and on its threads. All else is derived to the last bit.
 _ENCODER_TOLERANCE = 1e-4
 _DECIMAL = re.compile(r"\d+\.\d+")
-_PUBLISHED = Path(__file__).parents[2] / "report" / "published.csv"
+_CHECKOUT = Path(__file__).parents[2]
+_PUBLISHED = _CHECKOUT / "report" / "published.csv"
 _Row = TypeVar("_Row")
 
 
@@ -93,30 +106,34 @@ class Verifier:
     calls: int = 0
     # several where jobs that ran side by side have asked the same: each job's rows keep its own
     _replies: dict[str, list[Reply]] = field(default_factory=dict)
+    _engines: dict[str, str] = field(default_factory=dict)  # old lines of a store do not name theirs
     _chunks: dict[str, Chunk] = field(default_factory=dict)
     _marked: dict[str, bool] = field(default_factory=dict)
     _bertscore: BertScore | None = None
 
     def verify(self) -> None:
         """Walk through everything; raise InputError that names file, line, column and both values where one differs."""
-        for entry in (e for segment in segments(self.root / "store" / "llm") for e in entries(segment)):
-            self._replies.setdefault(entry["key"], []).append(entry["reply"])
         if spec := self.config.metrics.bertscore:
             self._bertscore = BertScore(self.root / f"resources/models/{spec.encoder}/lock.json", spec.layer)
         examples = self.sources()
         joined = [
-            row
-            for run, mode, dataset in arms(self.config)
-            for row in self._arm(run.id, mode, dataset, examples[dataset])
+            row for run, mode, dataset in arms(self.config) for row in self._arm(run, mode, dataset, examples[dataset])
         ]
         self._trials()
         self._tables(joined)
         self._comparisons(examples)
         self._sweeps()
+        for name in looked_up(self.config):
+            self._retrieval(name)
         self._leaks()
 
     def sources(self) -> dict[str, list[Example]]:
         """Walk through corpora and data sets alone; return the test rows of each data set."""
+        for entry in (e for segment in segments(self.root / "store" / "llm") for e in entries(segment)):
+            if not misplaced(entry):
+                self._replies.setdefault(entry["key"], []).append(entry["reply"])
+                if "engine" in entry:
+                    self._engines[entry["key"]] = entry["engine"]
         for corpus in self._corpora():
             self._corpus(corpus)
         return {name: self._dataset(name) for name in made(self.config)}
@@ -128,13 +145,15 @@ class Verifier:
             2 * len(self._corpora())
             + sum(len(SPLITS) + len(_material_files(self.config, d)) for d in made(self.config))
             + (2 + len(study.judges)) * len(arms(self.config))
-            + 4
+            + 7
+            + bool(study.judges)
             + (len(study.judges) > 1)
             + 3 * len(list((self.root / "results/tables/studies").glob("*.csv")))
             + len(study.comparisons)
             + bool(study.comparisons)
             + sum(3 + len(self.config.trials[name].judges) for name in study.trials)
-            + 3 * len(study.sweeps)
+            + 4 * len(study.sweeps)
+            + 2 * len(looked_up(self.config))
             + 3
         )
 
@@ -196,11 +215,21 @@ class Verifier:
 
     def _pairs(self, path: Path, _: dict[str, str | None]) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
+        spec, record = self.config.datasets[path.parent.name], path.with_name("reviewed.jsonl")
+        assert isinstance(spec, DatasetSpec)
+        mended = {row["new_id"]: row["pair_id"] for _, row in iter_json_lines(record)} if record.exists() else {}
+        template = self._prompt("prompts/write_pairs.txt", {"n", "title", "text"})
         for at, pair in self._read(path, Pair):
             self._same(at, "id", pair.id, content_id(pair.chunk_id, pair.question, pair.answer))
             chunk = self._known(at, "chunk_id", pair.chunk_id, self._chunks, "chunks.jsonl")
             self._same(at, "page_id", pair.page_id, chunk.page_id)
-            self._call(at, pair.call_id)
+            if not quote_in(pair.quote, chunk.text):
+                self._differs(at, "quote", pair.quote, "none: the chunk does not hold it")
+            [request] = write.requests([chunk], template, spec.pairs_per_chunk)
+            wrote = partial(_wrote, chunk=chunk, pair_id=mended.get(pair.id, pair.id), quote=pair.quote)
+            reply = self._call(at, pair.call_id, request, write.SHAPE, said=wrote, stored=True)
+            if reply and not wrote(reply):
+                self._differs(at, "answer", pair.answer, "none: the reply to its call does not hold the pair")
             found[pair.id] = pair.answer
         return found
 
@@ -210,7 +239,9 @@ class Verifier:
             self._known(at, "pair_id", reanswer.pair_id, pairs, "pairs.jsonl")
             for chunk_id in reanswer.chunk_ids:
                 self._known(at, "chunk_ids", chunk_id, self._chunks, "chunks.jsonl")
-            self._call(at, reanswer.call_id)
+            reply = self._call(at, reanswer.call_id, said=_in_one_line, stored=reanswer.answer)
+            if reply:
+                self._same(at, "answer", reanswer.answer, _in_one_line(reply))
             found[reanswer.pair_id] = reanswer.answer
         return found
 
@@ -240,31 +271,41 @@ class Verifier:
 
     # --- from answers to tables ---
 
-    def _arm(self, run: str, mode: Mode, dataset: str, tests: list[Example]) -> list[dict[str, Any]]:
-        """Return the rows of one arm, whose answers, measures and scores hold; its name is the table's."""
-        of_arm = f"{run}/{dataset}.{mode}"
+    def _arm(self, run: Run, mode: Mode, dataset: str, tests: list[Example]) -> list[dict[str, Any]]:
+        """Return the rows of one arm, whose answers, measures and scores hold."""
+        of_arm, engine = arm_path(run, mode, dataset), self._engine(run)
         examples, answers = {e.id: e for e in tests}, []
         retrieved = self.root / f"results/datasets/{dataset}/retrieved.jsonl"
         found = {row.example_id: row for row in read_rows(retrieved, Retrieved)} if mode == "rag" else {}
+        template = self._prompt("prompts/answer_with_context.txt", {"context", "question"})
+        requests = ask.requests(tests, mode, self.config.decoding, template, found, self._chunks)
+        calls = {e.id: request.key(engine) for e, request in zip(tests, requests, strict=True)}
         for at, answer in self._read(self.root / f"results/answers/{of_arm}.jsonl", Answer):
             example = self._known(at, "example_id", answer.example_id, examples, "the test sets")
-            self._same(at, "id", answer.id, content_id(example.id, run, mode, answer.call_id))
-            for column, expected in (("run", run), ("mode", mode), ("split", example.split)):
+            self._same(at, "id", answer.id, content_id(example.id, run.id, mode, answer.call_id))
+            for column, expected in (("run", run.id), ("mode", mode), ("split", example.split)):
                 self._same(at, column, getattr(answer, column), expected)
-            self._same(at, "context_ids", answer.context_ids, context_ids(example, mode, found))
-            reply = self._call(at, answer.call_id, lambda r: r.text, answer.text)
+            self._same(at, "context_ids", answer.context_ids, ask.context_ids(example, mode, found))
+            self._same(at, "call_id", answer.call_id, calls[example.id])
+            reply = self._call(at, answer.call_id, said=lambda r: r.text, stored=answer.text)
             if reply:
                 self._same(at, "text", answer.text, reply.text)
                 self._same(at, "tokens", answer.tokens, reply.completion_tokens)
                 self._same(at, "stopped", answer.stopped, reply.finish_reason == "stop")
             answers.append(answer)
         measures = self._measures(of_arm, dataset, tests, answers)
-        scores = [
-            score
-            for name in self.config.study.judges
-            for score in self._scores(self.root / f"results/scores/{of_arm}.judge-{name}.jsonl", name, answers)
-        ]
-        return join(tests, dataset, "", answers, measures, scores, self._chunks)
+        files = {name: self.root / f"results/scores/{of_arm}.judge-{name}.jsonl" for name in self.config.study.judges}
+        scores = [score for name, path in files.items() for score in self._scores(path, name, answers, examples)]
+        return join(tests, dataset, arm_name(self.config, run, mode), answers, measures, scores, self._chunks)
+
+    def _engine(self, run: Run) -> str:
+        """Return the engine that has answered for a run, as the job that asked it has written it down."""
+        load = next(name for name, its in loads(self.config).items() if run in (arm[0] for arm in its))
+        path = self.root / f"results/answers/{load}.json"
+        engines: dict[str, str] = read_json(path).get("engines", {})
+        if run.id not in engines:
+            raise InputError(f"{path}: {run.id} is not among its runs, expected one of: {', '.join(engines)}")
+        return engines[run.id]
 
     def _measures(self, of_arm: str, dataset: str, tests: list[Example], answers: list[Answer]) -> list[Measure]:
         folder, corpus = self.root / "results/datasets" / dataset, corpus_of(self.config, dataset)
@@ -280,17 +321,26 @@ class Verifier:
             products=read_rows(folder / "products.jsonl", Product) if lists else None,
         )
         path = self.root / f"results/scores/{of_arm}.measures.jsonl"
-        self._same_rows(self._read(path, Measure), derived)
-        return read_rows(path, Measure)
+        stored = list(self._read(path, Measure))
+        for (_, row), again in zip(stored, derived, strict=False):
+            for metric, value in again.values.items():
+                # the encoder runs again here alone: the tables rest on what is stored
+                if metric in BERTSCORE and _close(row.values.get(metric), value, _ENCODER_TOLERANCE):
+                    again.values[metric] = row.values[metric]
+        self._same_rows(stored, derived)
+        return [row for _, row in stored]
 
-    def _scores(self, path: Path, name: str, answers: list[Answer]) -> list[Score]:
+    def _scores(self, path: Path, name: str, answers: list[Answer], examples: dict[str, Example]) -> list[Score]:
         spec, stored = self.config.judges[name], list(self._read(path, Score))
         if len(stored) != len(answers):
             raise InputError(f"{path}: {len(stored)} scores for {len(answers)} answers, expected one for each")
+        asked: list[Request | None] = [None] * len(answers)
+        if self._replies:
+            asked[:] = judge.requests(answers, examples, self._prompt(spec.prompt, judge.GAPS), spec.scoring)
         derived = []
-        for (at, score), answer in zip(stored, answers, strict=True):
+        for (at, score), answer, request in zip(stored, answers, asked, strict=True):
             said = (score.raw, score.distribution)
-            reply = self._call(at, score.call_id, lambda r: (r.text, r.distribution), said)
+            reply = self._call(at, score.call_id, request, said=lambda r: (r.text, r.distribution), stored=said)
             if reply is None:  # without the store a reply that was cut off is known by what was read in it: nothing
                 ended = "length" if spec.scoring == "generated" and score.lenient is None else "stop"
                 reply = Reply(score.raw, 0, 0, ended, score.distribution)
@@ -304,9 +354,7 @@ class Verifier:
         stored = list(iter_json_lines(path))
         if len(stored) != len(derived):
             raise InputError(f"{path}: {len(stored)} rows, {len(derived)} are derived")
-        names: dict[tuple[str, str], str] = {}  # an arm's name is a matter of taste; that it is one name is not
         for (number, row), again in zip(stored, derived, strict=True):
-            again["arm"] = names.setdefault((again["run"], again["mode"]), str(row.get("arm")))
             self._same(f"{path} line {number}", "", row, again)
         self.rows += len(stored)
         self.done(path.name)
@@ -323,10 +371,15 @@ class Verifier:
             self._same_table(tables / f"studies/{name}.csv", studies.as_csv(table))
             self._same_text(tables / f"studies/{name}.md", studies.as_markdown(table))
             self._same_text(tables / f"studies/{name}.tex", studies.as_latex(table, name))
-        self._runs(tables / "runs.csv")
+        if self.config.study.judges:
+            from tuneproof.report.figures import score_distribution
 
-    def _runs(self, path: Path) -> None:
-        from tuneproof.report.training import run_table
+            self._same_table(self.root / "results/figures/scores.csv", to_csv(score_distribution(derived)))
+        self._runs()
+
+    def _runs(self) -> None:
+        from tuneproof.report.figures import funnel_steps
+        from tuneproof.report.training import loss_curve, memory_curve, run_table
 
         tuned = [run.id for run in expand_runs(self.config) if run.method]
 
@@ -334,7 +387,15 @@ class Verifier:
             folder = self.root / "results/runs"
             return {run: [row for _, row in iter_json_lines(folder / run / name)] for run in tuned}
 
-        self._same_table(path, to_csv(run_table(read("train_log.jsonl"), read("telemetry.jsonl"))))
+        logs, telemetry = read("train_log.jsonl"), read("telemetry.jsonl")
+        funnels = [self.root / f"results/datasets/{name}/funnel.json" for name in self.config.study.datasets]
+        for name, rows in {
+            "tables/runs": run_table(logs, telemetry),
+            "figures/loss": loss_curve(logs),
+            "figures/memory": memory_curve(telemetry),
+            "figures/funnel": funnel_steps(map(read_json, funnels)),
+        }.items():
+            self._same_table(self.root / f"results/{name}.csv", to_csv(rows))
 
     def _comparisons(self, examples: dict[str, list[Example]]) -> None:
         """Pairwise choices; without the store only their table, because a row lacks the reply's distribution."""
@@ -350,14 +411,16 @@ class Verifier:
             paired = pairwise.pairs(*(read_rows(file, Answer) for file in files))
             if len(stored) != len(paired):
                 raise InputError(f"{name}: {len(stored)} choices of {len(paired)} questions, expected one for each")
+            template, scoring = self._prompt(spec.prompt, pairwise.GAPS), self.config.judges[spec.judge].scoring
             for (at, choice), pair in zip(stored, paired, strict=True):
+                asked = pairwise.requests([pair], by_id, template, scoring)
+                self._same(at, "call_ids", len(choice.call_ids), len(asked))
                 orders = ((pairwise.taken_first, choice.first), (pairwise.taken_second, choice.second))
                 replies = [
                     Answered(call, reply)
-                    for call, order in zip(choice.call_ids, orders, strict=False)
-                    if (reply := self._call(at, call, *order))
+                    for call, request, (said, taken) in zip(choice.call_ids, asked, orders, strict=False)
+                    if (reply := self._call(at, call, request, said=said, stored=taken))
                 ]
-                self._same(at, "call_ids", len(replies), 2 * pairwise.differ(pair))
                 self._same_rows([(at, choice)], pairwise.choices_from([pair], by_id, replies))
         if lines:
             self._same_table(self.root / "results/tables/pairwise.csv", to_csv(lines))
@@ -368,10 +431,10 @@ class Verifier:
         for name in self.config.study.trials:
             tables, given = self.root / "results/tables", self.config.trials[name]
             spec = given.model_copy(update={"file": str(self.root / given.path)})
-            answers, _ = evouna.as_asked(evouna.draw(spec.path, spec.questions, spec.seed))
+            answers, examples = evouna.as_asked(evouna.draw(spec.path, spec.questions, spec.seed))
             files = {judge: self.root / f"results/trials/{name}/{judge}.jsonl" for judge in spec.judges}
             for judge_name, path in files.items():
-                self._scores(path, judge_name, answers)
+                self._scores(path, judge_name, answers, examples)
             trial = trials.hold(spec, files, self.root / f"resources/models/{spec.encoder}/lock.json")
             source = spec.path.name
             self._same_table(tables / f"trial.{name}.csv", to_csv(trials.to_rows(trial)), _ENCODER_TOLERANCE)
@@ -381,13 +444,41 @@ class Verifier:
         self._marked = trials.marked(held)
 
     def _sweeps(self) -> None:
+        from tuneproof.report.sweep import sweep_rows
+
         for name in self.config.study.sweeps:
             spec, tables = self.config.sweeps[name], self.root / "results/tables"
             compared, said = sweeps.read(spec, sweep_points(self.config, name), self.root / "results/runs")
             of = (name, spec.model, spec.dataset, compared, said)
             self._same_table(tables / f"sweep.{name}.csv", to_csv(sweeps.to_rows(compared)))
             self._same_text(tables / f"sweep.{name}.md", sweeps.to_markdown(*of))
-            self._same_json(tables / f"sweep.{name}.json", sweeps.to_json(*of))
+            data = sweeps.to_json(*of)
+            self._same_json(tables / f"sweep.{name}.json", data)
+            self._same_table(self.root / f"results/figures/sweep.{name}.csv", to_csv(sweep_rows(data)))
+
+    def _retrieval(self, name: str) -> None:
+        """Rank the chunks again, by words and by meaning; a reranker is not loaded, its rows are taken as stored."""
+        folder, corpus = self.root / "results/datasets" / name, corpus_of(self.config, name)
+        assert corpus, "only what a corpus answers is looked up"
+        source = self.root / "resources/corpora" / corpus
+        examples = [e for split in SPLITS for e in read_rows(folder / f"{split}.jsonl", Example)]
+        chunks = read_rows(source / "chunks.jsonl", Chunk)
+        given = {row.example_id: row.chunk_ids for row in read_rows(folder / "retrieved.jsonl", Retrieved)}
+        index, encoder = source / "index/chunks.faiss", self.config.corpora[corpus].encoder
+        if not index.exists():
+            raise InputError(f"{index}: no such file, expected the index of the corpus")
+        lock = self.root / f"resources/models/{encoder}/lock.json"
+        rankings = retrieve.compared([e.question for e in examples], chunks, index, lock)
+        rows = retrieval.measure(examples, retrieve.chunk_ids(rankings, chunks))
+        derived = retrieval.to_json(name, self.config.retrieval, rows, examples, given, len(chunks))
+        if self.config.retrieval.reranker:
+            again = iter(derived["retrievers"])
+            stored = read_json(folder / "retrieval.json")["retrievers"]
+            kept = [row if row["retriever"].endswith(retrieval.RERANKED) else next(again, None) for row in stored]
+            derived["retrievers"] = [*kept, *again]
+        self._same_json(folder / "retrieval.json", derived)
+        measured = TypeAdapter(list[retrieval.Measured]).validate_python(derived["retrievers"])
+        self._same_text(folder / "retrieval.md", retrieval.as_markdown(name, measured, len(chunks)))
 
     def _leaks(self) -> None:
         from tuneproof.corpus.index import Encoder
@@ -411,14 +502,33 @@ class Verifier:
             self.rows += 1
         self.done(path.name)
 
+    def _prompt(self, path: str, gaps: set[str]) -> str:
+        """Read a prompt of the folder's or, where it has none, of this checkout."""
+        own = self.root / path
+        return read_prompt(own if own.exists() else _CHECKOUT / path, gaps)
+
     def _call(
-        self, at: str, call_id: str, said: Callable[[Reply], Any] = lambda _: None, stored: Any = None
+        self,
+        at: str,
+        call_id: str,
+        request: Request | None = None,
+        shape: type[BaseModel] | None = None,
+        *,
+        said: Callable[[Reply], Any] = lambda _: None,
+        stored: Any = None,
     ) -> Reply | None:
-        """Return the reply to a call, of several the one that `said` what is stored; None where there is no store."""
-        if not self._replies or not call_id:
+        """Return the reply to a call, of several the one that `said` what is stored; None where there is no store.
+
+        `request` is what the row must have asked; with `shape` the call may be a repair of it.
+        """
+        if not self._replies:
             return None
         self.calls += 1
         replies: list[Reply] = self._known(at, "call_id", call_id, self._replies, "the store")
+        if request and (engine := self._engines.get(call_id)):
+            expected = addresses(request, engine, self._replies, shape)
+            if call_id not in expected:
+                self._differs(at, "call_id", call_id, expected[0])
         return next((reply for reply in replies if said(reply) == stored), replies[0])
 
     def _known(self, at: str, column: str, key: str, known: Mapping[str, Any], where: str) -> Any:
@@ -445,8 +555,6 @@ class Verifier:
                 self._same(at, f"{column}.{number}", value, again, tolerance)
             return
         self.cells += 1
-        if "bertscore" in column:
-            tolerance = _ENCODER_TOLERANCE
         if stored != derived and not (tolerance and _close(stored, derived, tolerance)):
             self._differs(at, column, stored, derived)
 
@@ -479,6 +587,19 @@ class Verifier:
             if not (last_digit and line and again and nearly(line, again)):
                 self._same(f"{path} line {number}", "text", line, again)
         self.done(path.name)
+
+
+def _wrote(reply: Reply, chunk: Chunk, pair_id: str, quote: str) -> bool:
+    """Tell whether a reply about a chunk holds a pair with its quote."""
+    try:
+        pairs, _ = write.pairs_from([chunk], [Answered("", reply)])
+    except ValidationError:
+        return False
+    return (pair_id, quote) in [(pair.id, pair.quote) for pair in pairs]
+
+
+def _in_one_line(reply: Reply) -> str:
+    return " ".join(reply.text.split())
 
 
 def _material_files(config: Config, dataset: str) -> list[str]:

@@ -4,8 +4,8 @@ import pytest
 
 from tuneproof import cluster
 
-# a site: `sinfo --format` of a partition -> lines
-GRES = {"cpu": ["(null)"], "gpu": ["gpu:a100:4(S:0-1)"], "plain": ["gpu:4"], "nvml": ["gpu:nvidia_a100-sxm4-80gb:4"]}
+# a site: the generic resources of each partition's nodes
+GRES = {"cpu": "(null)", "gpu": "gpu:a100:4(S:0-1)", "plain": "gpu:4", "nvml": "gpu:nvidia_a100-sxm4-80gb:4"}
 
 
 @pytest.fixture
@@ -15,9 +15,9 @@ def site(monkeypatch):
     def ask(program, *arguments):
         if program == "sacctmgr":
             return ["lab"]
-        if "%R" in arguments:
-            return list(GRES) if "--all" in arguments else []
-        return [line for name in arguments[-1].split(",") for line in GRES[name]]
+        if "--all" not in arguments or "--partition" in arguments:  # which print nothing together
+            return []
+        return list(GRES) if "%R" in arguments else [f"{name} {gres}" for name, gres in GRES.items()]
 
     monkeypatch.setattr(cluster, "_ask", ask)
     monkeypatch.setattr(cluster.shutil, "which", lambda program: f"/usr/bin/{program}")

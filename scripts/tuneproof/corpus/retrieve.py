@@ -40,6 +40,17 @@ def rank(retriever: Retriever, questions: list[str], chunks: list[Chunk], index:
     return fuse([dense(questions, chunks, index, encoder), bm25(questions, chunks)])
 
 
+def compared(questions: list[str], chunks: list[Chunk], index: Path, encoder: Path) -> dict[str, list[Ranking]]:
+    """Return the rankings of the retrievers that are held against each other, whichever the study uses."""
+    by = {"dense": dense(questions, chunks, index, encoder), "bm25": bm25(questions, chunks)}
+    return {**by, "fused": fuse(list(by.values()))}
+
+
+def chunk_ids(rankings: dict[str, list[Ranking]], chunks: list[Chunk]) -> dict[str, list[list[str]]]:
+    """Return the ids of the chunks that each retriever has found for each question, best first."""
+    return {name: [[chunks[i].id for i, _ in ranking] for ranking in of_each] for name, of_each in rankings.items()}
+
+
 def dense(questions: list[str], chunks: list[Chunk], index: Path, encoder: Path) -> list[Ranking]:
     """Rank by the cosine between embeddings."""
     queries = Encoder(encoder).embed(questions, "embed questions")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tuneproof.corpus.retrieve import DEPTH
 from tuneproof.records import Example
 from tuneproof.scores.statistics import Estimate, estimate
+from tuneproof.study import Retrieval
 
 CUTS = (1, 3, 5, 10)
 METRICS = (*(f"recall@{k}" for k in CUTS), "MRR", "nDCG@10")
+RERANKED = ", reranked"  # behind the name of a retriever whose ranking a cross-encoder has put in order
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,25 @@ def count_found(examples: list[Example], given: Mapping[str, list[str]]) -> dict
         counts["questions"] += 1
         counts["source_found"] += example.chunk_id in given[example.id]
     return splits
+
+
+def to_json(
+    dataset: str,
+    study: Retrieval,
+    rows: Sequence[Measured],
+    examples: list[Example],
+    given: Mapping[str, list[str]],
+    chunks: int,
+) -> dict[str, Any]:
+    """Return what retrieval.json holds; `given` are the chunks that the arms got for the questions that they answer."""
+    return {
+        "dataset": dataset,
+        "top_k": study.top_k,
+        "retriever": study.retriever + (RERANKED if study.reranker else ""),
+        "splits": count_found([e for e in examples if e.id in given], given),
+        "chunks": chunks,
+        "retrievers": [asdict(row) for row in rows],
+    }
 
 
 def as_markdown(dataset: str, rows: Sequence[Measured], chunks: int) -> str:
