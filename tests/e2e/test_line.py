@@ -5,6 +5,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import defaultdict
 
@@ -28,6 +30,13 @@ def test_a_run_leaves_exactly_these_files(finished):
     assert not any(name.endswith((".bin", ".pt", ".pkl", ".pth")) for name in files), "nothing that must be unpickled"
     assert not list((finished.folder / "checkpoints").glob("*")), "checkpoints go when the run is done"
     assert not list(finished.folder.rglob("*.tmp"))
+
+
+def test_every_cell_follows_from_the_rows(finished):
+    command = [sys.executable, "scripts/verify.py"]
+    done = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "calls are in the store" in done.stdout
 
 
 def test_every_arm_answers_the_same_questions_and_has_an_interval(finished):
