@@ -44,6 +44,8 @@ onstart:
         ]
         if problems:
             raise WorkflowError(*problems)
+        for sentence in cluster.stale_images(images) if APPTAINER_WANTED else []:
+            logger.warning(sentence)
         # the jobs start from here on, so they inherit it
         cluster.announce(
             method.name.lower()

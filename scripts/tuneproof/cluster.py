@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneproof.records import file_sha256, read_json
+
 if TYPE_CHECKING:
     from tuneproof.study import Config
 
@@ -165,6 +167,21 @@ def container_problems(images: Iterable[str], wanted: bool) -> list[str]:
         for image in sorted(set(images))
         if "://" not in image and not Path(image).exists()
     ]
+
+
+def stale_images(images: Iterable[str]) -> list[str]:
+    """Return the images that were built from another definition or lock than those here, by the record beside each."""
+    said = []
+    for image in sorted(set(images)):
+        record, name = Path(f"{image}.json"), Path(image).stem
+        made_of = {"definition_sha256": f"containers/{name}.def", "lock_sha256": f"envs/{name}.lock"}
+        content = read_json(record) if record.exists() else {}
+        said += [
+            f"{image}: built from another {file} than the one here; `make image IMAGE={name}` builds it anew"
+            for key, file in made_of.items()
+            if key in content and Path(file).exists() and file_sha256(Path(file)) != content[key]
+        ]
+    return said
 
 
 def storage_problems(folders: Iterable[Path]) -> list[str]:

@@ -123,9 +123,9 @@ class Verifier:
         self._tables(joined)
         self._comparisons(examples)
         self._sweeps()
-        for name in looked_up(self.config):
-            self._retrieval(name)
         self._leaks()
+        for name in looked_up(self.config):  # last: another machine's encoder may rank near ties the other way round
+            self._retrieval(name)
 
     def sources(self) -> dict[str, list[Example]]:
         """Walk through corpora and data sets alone; return the test rows of each data set."""

@@ -1,8 +1,12 @@
 """What Slurm would refuse or put in the wrong place is said before the first job."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tuneproof import cluster
+from tuneproof.records import file_sha256
 
 # a site: the generic resources of each partition's nodes
 GRES = {"cpu": "(null)", "gpu": "gpu:a100:4(S:0-1)", "plain": "gpu:4", "nvml": "gpu:nvidia_a100-sxm4-80gb:4"}
@@ -71,3 +75,16 @@ def test_a_name_that_the_executor_refuses_is_refused_before_the_first_job(site, 
         "gpu_model: 'nvidia_a100-sxm4-80gb' cannot be asked for, expected letters, digits, _ and . only, which is all "
         "that Snakemake's Slurm executor passes on: leave gpu_model out (edit the profile)"
     )
+
+
+def test_an_image_of_another_definition_or_lock_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("containers/cpu.def", "envs/cpu.lock", "containers/cpu.sif"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(path)
+    built = {"definition_sha256": file_sha256(Path("containers/cpu.def")), "lock_sha256": "0" * 64}
+    assert cluster.stale_images(["containers/cpu.sif"]) == [], "nothing is known of one without its record"
+    Path("containers/cpu.sif.json").write_text(json.dumps(built))
+    assert cluster.stale_images(["containers/cpu.sif", "docker://other"]) == [
+        "containers/cpu.sif: built from another envs/cpu.lock than the one here; `make image IMAGE=cpu` builds it anew"
+    ]

@@ -129,6 +129,9 @@ CASES = {
     "This falls short of a perfect answer, score 5": (None, None, 5),
     "The rubric says for it: score 5": (None, None, 5),
     "It is perfect, so its score is 5.": (None, 5, None),
+    "I would give it a score of 4.": (None, 4, None),
+    "It says the same as the reference answer, so the score is 5.": (None, 5, None),
+    "Following the rubric, score: 3.": (None, 3, None),
     # out of what is not five
     "[RESULT] 4 out of ten": (None, None, None),
     "[RESULT] 4 out of 10": (None, None, None),

@@ -239,6 +239,13 @@ def test_the_product_that_an_answer_names(text, named):
         ("A cage is something that one locks.", NONE),
         ("The Media Vault keeps films, the Cage locks.", SEVERAL),
         ("I recommend the Cage over the Bottle", "Haldrune Cage"),
+        ("Cage, not the Media Vault", "Haldrune Cage"),
+        ("The Haldrune Cage is better than the Haldrune Bottle.", "Haldrune Cage"),
+        ("I suggest the Media Vault. It keeps your bottle cool.", "Haldrune Media Vault"),
+        # no denials
+        ("There is no better fit than the Haldrune Cage.", "Haldrune Cage"),
+        ("I recommend nothing other than the Haldrune Cage.", "Haldrune Cage"),
+        ("Why not take the Haldrune Cage?", "Haldrune Cage"),
         # several that are all praised or explained
         ("Haldrune Media Vault, since the Haldrune Cage lacks power", SEVERAL),
     ],

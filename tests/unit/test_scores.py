@@ -1,5 +1,7 @@
 """Facts and the table, against numbers that can be worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -57,9 +59,9 @@ def test_the_expected_score_is_the_mean_of_the_distribution():
     assert expected_score({"1": 0.5, "2": 0.0, "3": 0.0, "4": 0.0, "5": 0.5}) == 3.0
 
 
-def tables_of(arms, questions=12, marked=None):
+def tables_of(arms, questions=12, marked=None, split="test_new_pages"):
     """Both tables; arms: label -> (run, mode, scores by judge j), a page for each question."""
-    examples = [example(f"e{i}", page=f"g{i}") for i in range(questions)]
+    examples = [replace(example(f"e{i}", page=f"g{i}"), split=split) for i in range(questions)]
     chunks = {"c1": Chunk("c1", "g1", "http://x.test/cv1.html", "a", [], "t", 3)}
     rows = []
     for label, (run, mode, scores) in arms.items():
@@ -182,6 +184,30 @@ def test_two_tunes_of_two_data_sets_are_compared_question_by_question():
         [(sum(HIGH) - sum(OTHER[1:]) - missing) / 12 for missing in (5, 1)]
     )
     assert line["marked"] is True
+
+
+def test_of_two_tunes_the_seeds_are_compared_that_both_have():
+    def runs(**seeds):
+        return {f"on {d} (seed{i})": (f"m/lora/{d}/seed{i}", "closed", HIGH if d == "d" else LOW)
+                for d, numbers in seeds.items() for i in numbers}  # fmt: skip
+
+    def compared(**seeds):
+        return [line["seeds"] for line in tables_of({**BASE, **runs(**seeds)}).tunes if line["metric"] == "judge:j"]
+
+    assert compared(d=(1, 2, 3, 4), e=(2, 3, 4)) == [3]
+    assert compared(d=(1, 2, 3), e=(2, 3, 4)) == [], "two seeds are too few"
+    assert compared(d=(1, 2, 3), e=(1, 2)) == []
+    assert compared(d=(1, 2), e=(1, 2)) == [1, 1]
+
+
+def test_on_trained_pages_two_data_sets_are_described_and_not_tested():
+    def tests_of(split):
+        tables = tables_of({**BASE, **{r: (f"m/{r}/seed1", "closed", HIGH) for r in ("lora/d", "lora/e", "qlora/d")}},
+                           split=split)  # fmt: skip
+        return {(line["arm"], line["other_arm"]): line["p"] is not None for line in tables.tunes}
+
+    assert tests_of("test_new_pages") == {("lora/d", "lora/e"): True, ("lora/d", "qlora/d"): True}
+    assert tests_of("test_trained_pages") == {("lora/d", "lora/e"): False, ("lora/d", "qlora/d"): True}
 
 
 def test_tunes_that_differ_in_more_than_one_thing_are_not_compared():

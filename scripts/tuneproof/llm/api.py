@@ -360,7 +360,7 @@ class _Run:
     def _refusal(self, came: _Failure) -> Reply | None:
         """Return a refusal that concerns the row alone, None where another try may help; raise where none can."""
         status, code = came.status, came.code
-        if came.untrusted:
+        if came.untrusted and not self._answered:  # later it may be a gateway that starts anew
             raise self._for_all(came.cause)
         passing = status < 400 or status in (408, 409, 425) or status >= 500
         if passing or (status == 429 and code != "insufficient_quota"):

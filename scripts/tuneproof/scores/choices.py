@@ -4,8 +4,8 @@ An answer names a product where the product's whole name stands in it: letter ca
 ™ and plural endings aside. Where no whole name does, the words are enough that set a product apart from the
 others of its list ("Media Vault" for "Haldrune Media Vault" beside "Haldrune Cage"), all of them and side by side. A
 single word is not always one that means the product, since longer answers say "bottle" without the Haldrune Bottle: it
-counts in an answer no longer than the name, right behind a recommendation ("take the Cage"), and beside a longer name
-or part, which it may be set against ("the Cage, not the Media Vault").
+counts in an answer no longer than the name, right behind a recommendation ("take the Cage"), and, with "the" or as the
+answer's first word, beside a longer name or part, which it may be set against ("the Cage, not the Media Vault").
 
 A name right behind a denial ("not", "rather than", "over") is not named. Who names several products has named none: a
 list of everything would else always be right. `AMONG` tells those of which the right one is a part.
@@ -35,7 +35,8 @@ _GAP = r"[^\w.!?;:,\n]+"
 _THE = rf"(?:(?:the|an?|our|your){_GAP})?"
 _VERB = r"(?:recommend|suggest|choos|tak|pick|select|propos|offer|buy|us|go|opt)(?:e|ing)?"
 _DENIAL = re.compile(
-    rf"(?:\b(?:not|never|cannot|neither|nor|than|instead of|over|unlike|avoid|against)|n['’]t){_GAP}"
+    r"(?:(?<!\bwhy )\b(?:not|never|cannot|neither|nor|rather than|(?<!no )(?<!nothing )better than|instead of|over"
+    rf"|unlike|avoid|against)|n['’]t){_GAP}"
     rf"(?:{_VERB}{_GAP}(?:(?:with|for){_GAP})?)?{_THE}\Z"
 )
 _ALSO = re.compile(rf"{_GAP}(?:or|and){_GAP}{_THE}")
@@ -43,6 +44,9 @@ _ADVICE = re.compile(
     rf"\b(?:recommend(?:ation)?|suggest|choose|take|pick|go{_GAP}(?:with|for))\b(?:{_GAP}is\b)?"
     rf"[^\w.!?;,]+(?:the{_GAP})?\Z"
 )
+
+
+_THE_ONE = re.compile(rf"\A\W*\Z|\bthe{_GAP}\Z")
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,12 @@ def choice(text: str, options: Sequence[str], right: str | None = None) -> str:
             part.option
             for part in parts
             if part not in denied
-            and (longer or said <= len(names[part.option]) or _ADVICE.search(plain, 0, part.start))
+            and (
+                part.words > 1
+                or said <= len(names[part.option])
+                or _ADVICE.search(plain, 0, part.start)
+                or (longer and _THE_ONE.search(plain, 0, part.start))
+            )
         }
     if len(named) > 1:
         return AMONG if right in named else SEVERAL

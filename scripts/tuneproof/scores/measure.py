@@ -35,7 +35,8 @@ _REFUSAL = re.compile(
                 "(?:say|state|mention|contain|provide|specify|include|tell|answer)"
             ),
             rf"\bis not {_ADVERB}(?:said|specified|mentioned|stated|provided|given|known) in {_SOURCE}",
-            rf"\b(?:there (?:is|was)|{_SOURCE} (?:makes?|contains?|has)) {_ADVERB}no mention of\b",
+            rf"\bthere (?:is|was) {_ADVERB}no mention of\b[^.!?]* in {_SOURCE}",
+            rf"\b{_SOURCE} (?:makes?|contains?|has) {_ADVERB}no mention of\b",
             r"\b(?:there is|there was|i have) (?:no|not enough|insufficient) information\b",
             r"\bcannot be (?:determined|answered)\b",
             r"^\W*(?:(?:it|this|that|the (?:answer|information)) is )?(?:unknown|not (?:known|available|specified))\b",

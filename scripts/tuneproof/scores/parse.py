@@ -44,9 +44,12 @@ _NUMBER_ALONE = re.compile(rf"{_OPENING}{_NUMBER}{_CLOSING}\Z", re.IGNORECASE | 
 _CLOSED = re.compile(rf"{_CLOSING}\Z", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])(?!\Z)|[\n\r\u2028\u2029]+")
 _DENIED = re.compile(r"\b(?:not|cannot|never|nicht|keine?|pas|no|não|nunca|non|не)\b|n['’]t\b", re.IGNORECASE)
-# "perfect" alone may be said of the answer, and a high score must not go missing where a low one does not
+# no more than that: "it is perfect", "like the reference answer" may be said of the answer, and a high score must not
+# go missing where a low one does not
 _OF_ANOTHER = re.compile(
-    r"\b(?:reference\s+answer|would|rubrics?|perfect\s+(?:response|answer|reply))\b", re.IGNORECASE
+    r"\breference\s+answer\s*\(|\brubrics?\s+(?:says?|gives?|asks?)\b|\bperfect\s+(?:response|answer|reply)\b"
+    r"|(?<!\bi\s)\bwould\b",
+    re.IGNORECASE,
 )
 
 

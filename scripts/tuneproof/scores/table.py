@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -87,6 +87,14 @@ class _Arm:
     tested: bool
 
     @property
+    def seed_names(self) -> set[str]:
+        return {_seed(rows) for rows in self.seeds}
+
+    def of_seeds(self, names: set[str]) -> _Arm:
+        """The arm with some of its seeds, in the order of their names, so that those of two arms are in one order."""
+        return replace(self, seeds=sorted((rows for rows in self.seeds if _seed(rows) in names), key=_seed))
+
+    @property
     def metrics(self) -> list[str]:
         return _metrics(row for seed in self.seeds for row in seed)
 
@@ -114,7 +122,8 @@ def summarise(rows: list[Row], flips: int, wished: float, marked: Mapping[str, b
 
     Every arm is compared with the same model's base, closed book (columns `diff…`), a tuned one with the same model's
     retrieval as well (`rag_…`), over the questions that both have a value for. So is every two tunes of a model that
-    differ in their data set alone, or in their method alone: on which pairs to tune, and how. A run that was trained
+    differ in their data set alone, or in their method alone: on which pairs to tune, and how; tested where neither has
+    the advantage of its own pages. A run that was trained
     with three seeds or more has, after their rows, one over all of them, which is what is tested; its questions are
     those that every seed has a value for. All p of both tables are one family for Holm. `flips` is as in
     `statistics.compare`; `wished` is the difference that `questions_needed` is for, as a share of the metric's scale;
@@ -138,12 +147,12 @@ def summarise(rows: list[Row], flips: int, wished: float, marked: Mapping[str, b
             for metric in arm.metrics:
                 line = _line(arm, metric, base, retrieval, flips, wished)
                 tables.scores.append(where | line | {"marked": _mark(metric, marked)})
-        for one, other in combinations([arm for arm in arms if arm.tested], 2):
-            if _differ_in_one(one, other):
-                for metric in one.metrics:
-                    if _is_tested(metric) and metric in other.metrics:
-                        line = _tune_less_tune(one, other, metric, flips, wished)
-                        tables.tunes.append(where | line | {"marked": _mark(metric, marked)})
+        for one, other in _paired_tunes(arms):
+            # on trained pages a tune has the advantage whose own pages are asked about
+            fair = split == "test_new_pages" or _data_set(one) == _data_set(other)
+            for metric in (m for m in one.metrics if _is_tested(m) and m in other.metrics):
+                line = _tune_less_tune(one, other, metric, fair, flips, wished)
+                tables.tunes.append(where | line | {"marked": _mark(metric, marked)})
     return _with_holm(tables)
 
 
@@ -165,16 +174,32 @@ def _arms(rows: list[Row]) -> list[_Arm]:
     return arms
 
 
+def _seed(rows: list[Row]) -> str:
+    found = _SEED_IN_RUN.search(rows[0]["run"])
+    return found[0] if found else ""
+
+
 def _without_seed(run: str) -> str:
     return _SEED_IN_RUN.sub("", run)
 
 
-def _differ_in_one(one: _Arm, other: _Arm) -> bool:
-    """Whether two arms are tunes of one model, asked alike, that differ in their method alone or in their data set."""
-    (a, *how), (b, *else_how) = one.run.split("/"), other.run.split("/")
-    if (a, one.mode, len(how)) != (b, other.mode, len(else_how)) or len(how) < 2:
-        return False
-    return how[2:] == else_how[2:] and (how[0] == else_how[0]) != (how[1] == else_how[1])
+def _paired_tunes(arms: Sequence[_Arm]) -> Iterator[tuple[_Arm, _Arm]]:
+    """Each two tunes of a model, asked alike, that differ in their method alone or in their data set alone.
+
+    Of several seeds those that both have, where they are enough.
+    """
+    for one, other in combinations([arm for arm in arms if arm.tested], 2):
+        (model, *how), (other_model, *other_how) = (_without_seed(arm.run).split("/") for arm in (one, other))
+        alike = (model, one.mode, len(how)) == (other_model, other.mode, len(other_how)) and len(how) == 2
+        if not alike or (how[0] == other_how[0]) == (how[1] == other_how[1]):
+            continue
+        shared = one.seed_names & other.seed_names
+        if len(shared) >= (1 if len(one.seeds) == len(other.seeds) == 1 else FEWEST_SEEDS):
+            yield one.of_seeds(shared), other.of_seeds(shared)
+
+
+def _data_set(tune: _Arm) -> str:
+    return tune.run.split("/")[2]
 
 
 def _is_tested(metric: str) -> bool:
@@ -212,7 +237,7 @@ def _line(arm: _Arm, metric: str, base: _Arm | None, retrieval: _Arm | None, fli
     }
 
 
-def _tune_less_tune(one: _Arm, other: _Arm, metric: str, flips: int, wished: float) -> Row:
+def _tune_less_tune(one: _Arm, other: _Arm, metric: str, tested: bool, flips: int, wished: float) -> Row:
     return {
         "mode": one.mode,
         "metric": metric,
@@ -221,7 +246,7 @@ def _tune_less_tune(one: _Arm, other: _Arm, metric: str, flips: int, wished: flo
         "other_arm": other.label,
         "other_run": other.run,
         "seeds": len(one.seeds),
-        **_compared("", one, other, metric, True, flips, wished),
+        **_compared("", one, other, metric, tested, flips, wished),
     }
 
 
