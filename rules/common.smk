@@ -120,26 +120,35 @@ def are_apis(llms):
     return llms <= APIS
 
 
-def need_vllm(llms):
-    """Whether rules that ask these LLMs run in vLLM's environment, which is its own."""
-    return any(CONFIG.llms[name].engine == "vllm" for name in llms)
+def engines_of(llms):
+    """The engines of these LLMs."""
+    return {CONFIG.llms[name].engine for name in llms}
+
+
+def llm_place(llms):
+    """Where rules that ask these LLMs run: judge is vLLM's, with transformers; gpu is transformers'; OpenVINO is in cpu."""
+    engines = engines_of(llms)
+    return (
+        "judge" if "vllm" in engines else "gpu" if "transformers" in engines else "cpu"
+    )
 
 
 def llm_env(llms):
     """The conda environment of rules that ask these LLMs."""
-    return "../envs/judge.yaml" if need_vllm(llms) else "../envs/cpu.yaml"
+    return f"../envs/{llm_place(llms)}.yaml"
 
 
 def llm_image(llms):
     """The image of rules that ask these LLMs."""
-    return CONFIG.containers.judge if need_vllm(llms) else CONFIG.containers.cpu
+    return getattr(CONFIG.containers, llm_place(llms))
 
 
 for asked in (WRITERS, ANNOTATORS, JUDGES, COMPARERS, TRIED):
-    if {"openvino", "vllm"} <= {CONFIG.llms[name].engine for name in asked}:
+    if "openvino" in engines_of(asked) and llm_image(asked) != CONFIG.containers.cpu:
         raise WorkflowError(
-            f"llms: {', '.join(sorted(asked))} are asked by rules of one stage, some by openvino and some by vllm, "
-            "which share no image; expected one of these engines in a stage"
+            f"llms: {', '.join(sorted(asked))} are asked by rules of one stage, some by openvino and some by "
+            f"{' and '.join(sorted(engines_of(asked) & set(GPU_ENGINES)))}, which share no image; expected one of these "
+            "engines in a stage"
         )
 ANSWER_IMAGE = (
     CONFIG.containers.judge

@@ -124,3 +124,15 @@ def test_two_engines_in_one_stage_have_no_image(workflow):
     (workflow.folder / "open.json").write_text(json.dumps(overlay))
     printed = workflow.snakemake("-n", "--configfile", "open.json", check=False)
     assert "llms: open, qwen are asked by rules of one stage, some by openvino and some by vllm" in printed
+
+
+def test_transformers_ask_where_students_answer_so_openvino_shares_a_stage_with_it_in_one_image_only(workflow):
+    small = {"engine": "transformers", "model": STUDENT}
+    overlay = {"llms": {"small": small}, "datasets": {"haldrune-pitches": {"llm": "small"}}}
+    (workflow.folder / "small.json").write_text(json.dumps(overlay))
+    assert "rule write_instructions:" in workflow.snakemake("-n", "--configfile", "small.json"), (
+        "gpu is the CPU's image"
+    )
+    (workflow.folder / "small.json").write_text(json.dumps({**overlay, "containers": {"gpu": "containers/gpu.sif"}}))
+    printed = workflow.snakemake("-n", "--configfile", "small.json", check=False)
+    assert "some by openvino and some by transformers, which share no image" in printed
