@@ -31,6 +31,7 @@ from tuneproof.study import (
     TransformersLLM,
     TypedSpec,
     corpus_of,
+    llms_of,
     loads,
     made,
     methods_of,
@@ -654,7 +655,7 @@ def notes(config: Config, lines: Sequence[Line], sizes: Mapping[str, Sizes]) -> 
         if line.limit_min and line.longest_min > line.limit_min / SPARE
     ]
     sentences.append("hours: the jobs one after the other; calls that the store already holds are not taken off")
-    unpriced = sorted(n for n, llm in config.llms.items() if isinstance(llm, ApiLLM) and not llm.price)
+    unpriced = [n for n in llms_of(config) if isinstance(llm := config.llms[n], ApiLLM) and not llm.price]
     if budget := over_budget(config, lines):
         sentences.append(budget)
     if unpriced:
