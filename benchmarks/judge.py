@@ -115,12 +115,16 @@ def as_the_client_takes_it(rows: list[Any]) -> dict[str, Any]:
     }
 
 
-def auc(results: list[dict[str, Any]], correct: list[bool]) -> float:
-    """The share of pairs of a right and a wrong answer that the judge puts in order; no score counts as the lowest."""
+def auc(results: list[dict[str, Any]], correct: list[bool]) -> list[float]:
+    """The share of pairs of a right and a wrong answer that the judge puts in order; no score counts as the lowest.
+
+    Nothing where all that was judged so far is right, or all is wrong.
+    """
     from sklearn.metrics import roc_auc_score
 
     scores = [0.0 if score is None else float(score) for result in results for score in result["scores"]]
-    return float(roc_auc_score(correct[: len(scores)], scores))
+    people = correct[: len(scores)]
+    return [float(roc_auc_score(people, scores))] if len(set(people)) == 2 else []
 
 
 def tabulate(measured: dict[str, list[dict[str, Any]]], correct: list[bool]) -> list[dict[str, Any]]:
@@ -133,7 +137,7 @@ def tabulate(measured: dict[str, list[dict[str, Any]]], correct: list[bool]) -> 
         rows.append(row(name, mine, "judgements", "count", [len(judged)]))
         rows.append(row(name, mine, "replies", "per judgement", [sum(r["asked"] for r in results) / len(judged)]))
         rows.append(row(name, mine, "missing", "share", [judged.count(None) / len(judged)]))
-        rows.append(row(name, mine, "auc", "share", [auc(results, correct)]))
+        rows += [row(name, mine, "auc", "share", [value]) for value in auc(results, correct)]
     for name, other in rates.items():
         if name != "ours" and "ours" in rates:
             times = [own / theirs for own, theirs in zip(rates["ours"], other, strict=False)]
