@@ -6,7 +6,6 @@ A row for each data set, test set and arm, and for all arms together; 95 % inter
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from tuneproof.errors import report_errors
@@ -20,13 +19,13 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="table to write (CSV)")
     args = parser.parse_args()
 
-    from tuneproof.records import atomic_write, iter_json_lines
+    from tuneproof.records import atomic_write, iter_json_lines, read_json
     from tuneproof.scores.agreement import agree
     from tuneproof.scores.table import DIGITS
     from tuneproof.tables import to_csv
     from tuneproof.trials.table import marked
 
-    trials = [json.loads(path.read_text(encoding="utf-8")) for path in args.trial]
+    trials = [read_json(path) for path in args.trial]
     table = agree([row for _, row in iter_json_lines(args.rows)], marked(trials))
     with atomic_write(args.out) as stream:
         stream.write(to_csv(table, DIGITS))

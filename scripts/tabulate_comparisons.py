@@ -20,12 +20,12 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="table to write (CSV)")
     args = parser.parse_args()
 
-    from tuneproof.records import atomic_write, read_rows
+    from tuneproof.records import atomic_write, read_json, read_rows
     from tuneproof.scores.pairwise import Choice, summarise
     from tuneproof.tables import to_csv
     from tuneproof.trials.table import marked
 
-    marks = marked([json.loads(path.read_text(encoding="utf-8")) for path in args.trial])
+    marks = marked([read_json(path) for path in args.trial])
     rows = [
         row
         for (name, comparison), path in zip(json.loads(args.comparisons).items(), args.choices, strict=True)

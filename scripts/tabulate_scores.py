@@ -29,7 +29,7 @@ def main() -> None:
 
     import json
 
-    from tuneproof.records import Answer, Chunk, Example, Measure, Score, atomic_write, read_rows, write_rows
+    from tuneproof.records import Answer, Chunk, Example, Measure, Score, atomic_write, read_json, read_rows, write_rows
     from tuneproof.scores.table import DIGITS, join, summarise
     from tuneproof.tables import to_csv
     from tuneproof.trials.table import marked
@@ -49,7 +49,7 @@ def main() -> None:
             [score for path in arm["scores"] for score in read_rows(Path(path), Score)],
             chunks,
         )
-    trials = [json.loads(path.read_text(encoding="utf-8")) for path in args.trial]
+    trials = [read_json(path) for path in args.trial]
     tables = summarise(rows, args.flips, args.wished, marked(trials))
     write_rows(args.rows, rows)
     for path, table in ((args.tunes, tables.tunes), (args.out, tables.scores)):
